@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `clf` command: arguments in, calls, human output.
+
+Exit codes (tested in tests/cli/test_exit_codes.py):
+
+    0   done, and all of it held
+    1   refused or failed: the owner said no, a file is missing, a check did not hold
+    2   wrong usage
+    3   a configuration file is wrong
+    4   nobody answered
+    5   integrity: an audit log, answer or file is not what it must be
+    70  a defect in CLF
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from clf.cli import app as app_commands
+from clf.cli import audit, demo, server_policy, server_run, simulator
+from clf.errors import AuditError, ClfError, ConfigError, IntegrityError, UnreachableError
+
+EXIT_REFUSED = 1
+EXIT_CONFIG = 3
+EXIT_UNREACHABLE = 4
+EXIT_INTEGRITY = 5
+
+app = typer.Typer(
+    name="clf",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compute together on confidential data: owners release files to attested enclaves only.",
+    epilog="Example: clf demo",
+)
+server = typer.Typer(no_args_is_help=True, help="The owner's side: set up, check, run and steer a server.")
+app.add_typer(server, name="server")
+
+server_policy.register(server)
+server_run.register(server)
+audit.register(app)
+app_commands.register(app)
+simulator.register(app)
+demo.register(app)
+
+
+@app.command()
+def version() -> None:
+    """Print the version. Example: clf version"""
+    from clf import __version__
+
+    print(f"clf {__version__}")
+
+
+def exit_code(error: ClfError) -> int:
+    """The documented exit code for an error."""
+    for kind, code in (
+        (ConfigError, EXIT_CONFIG),
+        (UnreachableError, EXIT_UNREACHABLE),
+        (IntegrityError, EXIT_INTEGRITY),
+        (AuditError, EXIT_INTEGRITY),
+    ):
+        if isinstance(error, kind):
+            return code
+    return EXIT_REFUSED
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of CLF become a line for people and a documented exit code."""
+    try:
+        app()
+    except ClfError as error:
+        console = Console(stderr=True)
+        console.print(
+            f"[bold red]error[/] {escape(error.code)}: {escape(error.message)}", highlight=False, soft_wrap=True
+        )
+        if error.remedy:
+            console.print(f"  [bold]remedy[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
+        sys.exit(exit_code(error))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
