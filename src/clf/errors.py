@@ -104,7 +104,7 @@ class AuditError(ClfError):
 
 
 class TransferError(ClfError):
-    """The other side's refusal: `code` is the protocol's, `status` the HTTP status, `reference` finds it in the owner's audit log.
+    """The other side's refusal: the protocol's `code`, the HTTP `status`, a `reference` into the owner's audit log.
 
     It is a statement of whoever answered, not proven to come from the owner (spec/protocol.md, section Errors).
     """

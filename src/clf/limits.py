@@ -13,7 +13,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
-# --- the protocol -------------------------------------------------------------------------------------------------------
+# --- the protocol --------------------------------------------------------------------------------
 REQUEST_BYTES: Final = 8 * KIB
 """R, the request that evidence covers: every member at its longest fits in half of it."""
 QUOTE_BYTES: Final = 16 * KIB
@@ -45,4 +45,4 @@ CHALLENGE_FUTURE_SECONDS: Final = 5
 FILE_BYTES: Final = 1 << 53
 """Offsets and sizes stay within integers that every JSON reader holds exactly."""
 PIECE_BYTES: Final = 256 * KIB
-"""What is read, sealed and sent at once: measured nearly as fast as 1 MiB with a quarter of the memory for stalled readers."""
+"""What is read, sealed and sent at once: nearly as fast as 1 MiB, with a quarter of the memory for stalled readers."""
