@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a verifier knows once evidence is verified: one typed object for every platform.
 
-`Claims` keeps what SGX and TDX have in common together (report data, platform, TCB) and names what they have not: exactly
-one of `sgx` and `tdx` is set. Everything a policy may ask for is here, so that the decision needs neither the quote nor the
-collateral. Claims are facts, not a judgement: an `OutOfDate` platform has claims, too.
+`Claims` keeps what SGX and TDX have in common together (report data, platform, TCB) and names what they have not:
+exactly one of `sgx` and `tdx` is set. Everything a policy may ask for is here, so that the decision needs neither the
+quote nor the collateral. Claims are facts, not a judgement: an `OutOfDate` platform has claims, too.
 
 Measurements and identifiers are `bytes` in the byte order of the quote, identifiers of the platform lower-case hex.
 Times are seconds since the epoch.
@@ -43,14 +43,7 @@ SGX_CET: Final = 1 << 6
 SGX_KSS: Final = 1 << 7
 SGX_AEX_NOTIFY: Final = 1 << 10
 SGX_KNOWN_FLAGS: Final = (
-    SGX_INIT
-    | SGX_DEBUG
-    | SGX_MODE64BIT
-    | SGX_PROVISION_KEY
-    | SGX_EINITTOKEN_KEY
-    | SGX_CET
-    | SGX_KSS
-    | SGX_AEX_NOTIFY
+    SGX_INIT | SGX_DEBUG | SGX_MODE64BIT | SGX_PROVISION_KEY | SGX_EINITTOKEN_KEY | SGX_CET | SGX_KSS | SGX_AEX_NOTIFY
 )
 
 # Bits of TD ATTRIBUTES (Intel TDX module ABI specification, section "ATTRIBUTES").
@@ -251,4 +244,6 @@ def _plain(value: Any) -> Any:
 def _binary(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     """Members whose declared type is bytes, decoded from hex."""
     binary = {item.name for item in dataclasses.fields(kind) if str(item.type).startswith("bytes")}
-    return {name: bytes.fromhex(value) if name in binary and value is not None else value for name, value in data.items()}
+    return {
+        name: bytes.fromhex(value) if name in binary and value is not None else value for name, value in data.items()
+    }
