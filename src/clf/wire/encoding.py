@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strict forms of base64url, JSON and length prefixes (spec/protocol.md, section Conventions).
 
-Lenient decoders let two byte strings mean one thing, which is how signatures and logs come to disagree. Here every value
-has one form, and everything else is refused with the member's name.
+Lenient decoders let two byte strings mean one thing, which is how signatures and logs come to disagree. Here every
+value has one form, and everything else is refused with the member's name.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _no_float(text: str) -> Any:
 
 def _integer(text: str) -> int:
     # Python refuses conversions of thousands of digits with a ValueError; the protocol's numbers have 16 at most.
-    if len(text) > 17:  # noqa: PLR2004
+    if len(text) > 17:
         raise WireError(f"{shown(text)}: number too large")
     return int(text)
 

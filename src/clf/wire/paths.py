@@ -18,8 +18,8 @@ ROOT = "/"
 RESERVED_PREFIX = ".clf"
 """First segments that begin so belong to the server (staging of results)."""
 
-# C0, DEL and C1 controls end lines in logs and terminals; U+2028 and U+2029 do so in some readers; a backslash separates
-# names on some systems. None of them has a place in the name of a data file.
+# C0, DEL and C1 controls end lines in logs and terminals; U+2028 and U+2029 do so in some readers; a backslash
+# separates names on some systems. None of them has a place in the name of a data file.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\ud800-\udfff]")
 
 

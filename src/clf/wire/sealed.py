@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sealed bodies: C2SP chunked encryption, Cobblestone-256, bound to what they are the answer to.
+
+The context names operation, transfer, path, version, range and the client's nonce, so that no body can stand in for
+another, be replayed, or be reflected (spec/protocol.md, section Sealed bodies; c2sp.org/chunked-encryption).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+
+from clf.errors import IntegrityError
+from clf.wire.encoding import prefixed, u64
+
+Op = Literal["down", "list", "status", "up", "commit", "receipt"]
+
+CONTEXT_LABEL = b"clf-body-v1\0"
+CHUNK_BYTES = 16 * 1024
+TAG_BYTES = 16
+HEADER_BYTES = 56
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a sealed body is bound to. Offsets and lengths in bytes; `nonce` as the client made it for this request."""
+
+    op: Op
+    id: str
+    path: str
+    nonce: bytes
+    etag: str = ""
+    offset: int = 0
+    length: int = 0
+
+    def encode(self) -> bytes:
+        """The context input of the chunked encryption: a label and a SHA-256, 44 bytes."""
+        digest = hashlib.sha256(
+            prefixed(self.op.encode("ascii"))
+            + prefixed(self.id.encode("ascii"))
+            + prefixed(self.path.encode("utf-8"))
+            + prefixed(self.etag.encode("ascii"))
+            + u64(self.offset)
+            + u64(self.length)
+            + prefixed(self.nonce)
+        )
+        return CONTEXT_LABEL + digest.digest()
+
+
+def sealed_size(plain_bytes: int) -> int:
+    """Bytes of the sealed message of so many plain bytes; every message ends in a chunk shorter than 16 KiB."""
+    return HEADER_BYTES + plain_bytes + TAG_BYTES * (plain_bytes // CHUNK_BYTES + 1)
+
+
+class Sealer:
+    """Seals one message as its plaintext arrives. Every message has fresh keys: a random salt and its own context."""
+
+    def __init__(self, secret: bytes, context: Context) -> None:
+        self._encryptor = Cobblestone256Encryptor(secret, context.encode())
+
+    def update(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Sealed bytes that are ready; whole chunks only."""
+        return self._encryptor.update(data)
+
+    def finalize(self) -> bytes:
+        """The last, short chunk, without which the message is truncated."""
+        return self._encryptor.finalize()
+
+
+class Opener:
+    """Opens one message as it arrives and hands out only what is authenticated.
+
+    `expected` is the exact number of plain bytes, `most` an upper bound where it is not known. Raises IntegrityError.
+    """
+
+    def __init__(self, secret: bytes, context: Context, *, expected: int | None = None, most: int | None = None) -> None:
+        self._decryptor = Cobblestone256Decryptor(secret, context.encode())
+        self._expected = expected
+        self._most = most if expected is None else expected
+        self.opened = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Plain bytes of the chunks that are complete and authentic; may be empty."""
+        try:
+            plain = self._decryptor.update(data)
+        except InvalidTag as error:
+            raise IntegrityError("sealed body: altered, or made for another request") from error
+        self._count(plain)
+        return plain
+
+    def finalize(self) -> bytes:
+        """The plain bytes of the last chunk. Raises IntegrityError where the message is truncated."""
+        try:
+            plain = self._decryptor.finalize()
+        except InvalidTag as error:
+            raise IntegrityError("sealed body: truncated", code="truncated") from error
+        self._count(plain)
+        if self._expected is not None and self.opened != self._expected:
+            raise IntegrityError(f"sealed body: {self.opened} bytes, must be {self._expected}", code="truncated")
+        return plain
+
+    def _count(self, plain: bytes) -> None:
+        self.opened += len(plain)
+        if self._most is not None and self.opened > self._most:
+            raise IntegrityError(f"sealed body: more than {self._most} bytes")
+
+
+def seal(secret: bytes, context: Context, plain: bytes) -> bytes:
+    """Seal one small message."""
+    sealer = Sealer(secret, context)
+    return sealer.update(plain) + sealer.finalize()
+
+
+def open_sealed(
+    secret: bytes, context: Context, sealed: bytes, *, expected: int | None = None, most: int | None = None
+) -> bytes:
+    """Open one small message as a whole. Raises IntegrityError."""
+    opener = Opener(secret, context, expected=expected, most=most)
+    return opener.update(sealed) + opener.finalize()
+
+
+def seal_pieces(secret: bytes, context: Context, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Seal a message piece by piece."""
+    sealer = Sealer(secret, context)
+    for piece in pieces:
+        yield sealer.update(piece)
+    yield sealer.finalize()
