@@ -46,3 +46,47 @@ FILE_BYTES: Final = 1 << 53
 """Offsets and sizes stay within integers that every JSON reader holds exactly."""
 PIECE_BYTES: Final = 256 * KIB
 """What is read, sealed and sent at once: nearly as fast as 1 MiB, with a quarter of the memory for stalled readers."""
+
+# --- what an owner may set in [server.limits] of clf_server.toml -----------------------------------
+# The field of the file has the same name in lower case; clf/server/config.py says which values are possible.
+OPEN_TRANSFERS_COUNT: Final = 1000
+"""Transfers open at once. Each costs a row and, while a body is in flight, a file handle."""
+OPEN_TRANSFERS_PER_RUN_COUNT: Final = 100
+"""... of one run of an app, so that one run cannot take all of them."""
+TRANSFER_IDLE_SECONDS: Final = 600
+"""A transfer that nobody uses ends: an app that waits for another owner has ten minutes."""
+TRANSFER_ABSOLUTE_SECONDS: Final = 86_400
+"""A transfer ends whatever happens, and with it what a stolen secret is good for."""
+RESULT_FILE_BYTES: Final = 16 * GIB
+"""One result at its longest."""
+RESULTS_TOTAL_BYTES: Final = 256 * GIB
+"""All results together, those being received included."""
+RESULTS_COUNT: Final = 10_000
+"""Published results: an app cannot use up the folder's inodes."""
+RELEASED_FILE_BYTES: Final = 1024 * GIB
+"""The longest file that is served."""
+REQUESTS_PER_SECOND_PER_ADDRESS: Final = 200
+"""Over a minute's average; a proxy in front is one address."""
+REQUESTS_BURST_COUNT: Final = 400
+"""Requests of one address that may come at once."""
+RELEASE_BYTES_PER_SECOND: Final = 1024 * MIB
+"""Content sent per second by one process: about what it can seal, so that it is never waited for by default."""
+CONCURRENT_APPRAISALS_COUNT: Final = 4
+"""Appraisals worked on at once: each holds the interpreter for about 1 ms, and may wait for collateral."""
+WAITING_APPRAISALS_COUNT: Final = 64
+"""Appraisals that may wait for a worker; further ones are answered `busy`."""
+CONCURRENT_BODIES_COUNT: Final = 64
+"""Content bodies in flight in one process: 64 stalled readers cost some 220 MiB with pieces of 256 KiB."""
+BODY_IDLE_SECONDS: Final = 60
+"""A sender or reader that makes no progress for so long is cut off; the transfer stays open."""
+COLLATERAL_FETCH_SECONDS: Final = 10
+"""All of one collateral set, from a PCCS or PCS."""
+STOP_GRACE_SECONDS: Final = 30
+"""What a stopping server gives bodies in flight before it cuts them; uploads go on at the last durable byte."""
+
+# --- files that a person writes ---------------------------------------------------------------------
+CONFIG_BYTES: Final = 1 * MIB
+"""clf_server.toml or clf.toml: some ten thousand grants."""
+KEYRING_BYTES: Final = 64 * KIB
+KEYRING_KEYS_COUNT: Final = 16
+"""Keys in one keyring: the current one and those that still open what they made."""

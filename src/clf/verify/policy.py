@@ -77,8 +77,9 @@ DAY_SECONDS: Final = 86400
 
 CODE_ALLOWED: Final = "allowed"
 CODE_NOT_AUTHORISED: Final = "not_authorised"
-CODE_SIMULATED: Final = "simulated_evidence"
-CODE_ROOT: Final = "evidence_invalid"
+CODE_SIMULATED: Final = "evidence_simulated"
+CODE_NOT_SIMULATED: Final = "evidence_not_simulated"
+CODE_INVALID: Final = "evidence_invalid"
 
 # An app has INIT and MODE64BIT; platform keys are for Intel's own enclaves; the rest of the known bits is harmless.
 _SGX_NEEDED: Final = facts.SGX_INIT | facts.SGX_MODE64BIT
@@ -208,17 +209,17 @@ def _furthest(rules: tuple[EnclaveRule, ...], denials: list[_Denial | None]) -> 
 
 def _check_evidence(policy: Policy, claims: Claims) -> _Denial | None:
     if claims.root != policy.trust:
-        simulated = claims.root == "simulation"
-        return _Denial(
-            1,
-            "trust-root",
-            f"the evidence comes from the {claims.root} root, this owner trusts {policy.trust}",
-            "simulated enclaves protect nothing: run the app on real hardware" if simulated else "",
-            CODE_SIMULATED if simulated else CODE_ROOT,
-        )
+        if claims.root == "simulation":
+            code, remedy = CODE_SIMULATED, "simulated enclaves protect nothing: run the app on real hardware"
+        elif policy.trust == "simulation":
+            code, remedy = CODE_NOT_SIMULATED, "make the evidence on the simulated platform that this owner named"
+        else:
+            code, remedy = CODE_INVALID, ""
+        reason = f"the evidence comes from the {claims.root} root, this owner trusts {policy.trust}"
+        return _Denial(1, "trust-root", reason, remedy, code)
     present = {"sgx": claims.sgx is not None, "tdx": claims.tdx is not None}
     if [tee for tee, there in present.items() if there] != [claims.tee]:
-        return _Denial(2, "one-identity", "the claims do not describe exactly one TEE", code=CODE_ROOT)
+        return _Denial(2, "one-identity", "the claims do not describe exactly one TEE", code=CODE_INVALID)
     if claims.debug:
         return _Denial(
             3, "not-debug", "the TEE runs in debug mode: its host reads all it holds", "build it for release"
