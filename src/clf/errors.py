@@ -9,6 +9,7 @@
     ├── CollateralError    endorsements that cannot be had or trusted
     ├── AttesterError      this machine cannot produce evidence
     ├── StorageError       a name or file that an owner's server will not serve or store
+    ├── StateError         what the server remembers cannot be read, written or trusted
     ├── LimitError         a counter, quota or rate that is used up
     ├── AuditError         the audit log cannot be written or does not verify
     ├── TransferError      what the other side answered, by its protocol code
@@ -86,9 +87,22 @@ class AttesterError(ClfError):
 
 
 class StorageError(ClfError):
-    """A name or file that an owner's server does not serve or store."""
+    """A name or file that an owner's server does not serve or store.
+
+    `code` may be told to a client; `reason` says precisely what was found and is for the owner's audit log alone.
+    """
 
     default_code = "no_such_file"
+
+    def __init__(self, message: str, *, reason: str = "", code: str | None = None, remedy: str = "") -> None:
+        super().__init__(message, code=code, remedy=remedy)
+        self.reason = reason or message
+
+
+class StateError(ClfError):
+    """The server's state cannot be read or written, is damaged, or was made for another trust root."""
+
+    default_code = "state_unavailable"
 
 
 class LimitError(ClfError):

@@ -90,3 +90,11 @@ CONFIG_BYTES: Final = 1 * MIB
 KEYRING_BYTES: Final = 64 * KIB
 KEYRING_KEYS_COUNT: Final = 16
 """Keys in one keyring: the current one and those that still open what they made."""
+
+# --- an owner's state, storage and audit log -------------------------------------------------------
+STATE_BUSY_SECONDS: Final = 10.0
+"""How long a transaction waits for another process's before it gives up."""
+STATE_TOUCH_SECONDS: Final = 15.0
+"""How often at most the use of an open transfer is written down: a fraction of any sensible idle limit."""
+STATE_TOUCHED_COUNT: Final = 10_000
+"""Transfers whose last touch a process remembers, so that most touches cost no write."""
