@@ -98,3 +98,30 @@ STATE_TOUCH_SECONDS: Final = 15.0
 """How often at most the use of an open transfer is written down: a fraction of any sensible idle limit."""
 STATE_TOUCHED_COUNT: Final = 10_000
 """Transfers whose last touch a process remembers, so that most touches cost no write."""
+
+# --- evidence and collateral -----------------------------------------------------------------------
+PCK_CHAIN_BYTES: Final = 8 * KIB
+"""PEM of the three certificates in a quote; real ones have 3.5 to 3.7 kB."""
+ISSUER_CHAIN_BYTES: Final = 16 * KIB
+"""An issuer chain as PEM or as URL-encoded header; real ones have 2 kB and 3 kB."""
+COLLATERAL_BODY_BYTES: Final = 1 * MIB
+"""One answer of a PCCS. Real ones have up to 10 kB; a CRL grows by 40 bytes with each revoked processor."""
+COLLATERAL_BUNDLE_BYTES: Final = 4 * MIB
+"""A stored bundle: four such answers at most, in hexadecimal."""
+COLLATERAL_FILES_COUNT: Final = 1000
+"""Bundles that are looked through in a folder."""
+COLLATERAL_CONNECT_SECONDS: Final = 5.0
+COLLATERAL_READ_SECONDS: Final = 10.0
+COLLATERAL_TOTAL_SECONDS: Final = 30.0
+"""All requests and retries of one fetch together: a transfer waits for it."""
+COLLATERAL_TRIES_COUNT: Final = 3
+COLLATERAL_PAUSE_SECONDS: Final = 0.2
+"""Before the second try; twice that before the third."""
+COLLATERAL_CACHE_COUNT: Final = 256
+"""Platform models (FMSPC, CA, TEE) whose collateral is kept in memory: 15 kB each."""
+COLLATERAL_MARGIN_SECONDS: Final = 24 * 3600
+"""With less validity than this left, new collateral is fetched before the old one ends."""
+COLLATERAL_REFRESH_SECONDS: Final = 24 * 3600
+"""Collateral in use is fetched again this long after it was: Intel publishes revocations at any time."""
+COLLATERAL_FAILURE_SECONDS: Final = 2.0
+"""A failed fetch is not tried again before: many waiting transfers are one request to a PCCS that is down."""
