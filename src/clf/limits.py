@@ -39,11 +39,13 @@ NONCE_BYTES: Final = 16
 RUN_BYTES: Final = 16
 MANIFEST_ENTRIES_COUNT: Final = 100_000
 """Files in one listing or directory transfer."""
+MANIFEST_BYTES: Final = 64 * MIB
+"""A manifest at its longest: 100,000 entries of 600 bytes, and what a client needs to hold it in memory."""
 CHALLENGE_SECONDS: Final = 120
 CHALLENGE_FUTURE_SECONDS: Final = 5
 """Replicas' clocks may differ by this much; a challenge from further ahead is refused."""
-FILE_BYTES: Final = 1 << 53
-"""Offsets and sizes stay within integers that every JSON reader holds exactly."""
+FILE_BYTES: Final = (1 << 52) - 1
+"""The longest sealed message: 2^38 chunks, the last one short. Every JSON reader holds such integers exactly."""
 PIECE_BYTES: Final = 256 * KIB
 """What is read, sealed and sent at once: nearly as fast as 1 MiB, with a quarter of the memory for stalled readers."""
 

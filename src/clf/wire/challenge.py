@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Challenges: freshness without state (spec/protocol.md, section Challenges).
 
-A challenge is an HMAC over its own fields by a key that an owner's replicas share, so any of them can check what another
-issued. It says that the evidence is young; that it is used once follows from the transfer's id.
+A challenge is an HMAC over its own fields by a key that an owner's replicas share, so any of them can check what
+another issued. It says that the evidence is young; that it is used once follows from the transfer's id.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def check(challenge: str, *, keys: Mapping[str, bytes], audience: str, now: floa
 
     Raises ChallengeError with code `challenge_invalid` or `challenge_expired`.
     """
-    data = unb64url(challenge, "challenge", most=256)
+    try:
+        data = unb64url(challenge, "challenge", most=256)
+    except WireError as error:
+        raise ChallengeError(error.message) from error
     minimum = 2 + 1 + _TIME_BYTES + RANDOM_BYTES + _MAC_BYTES
     if len(data) < minimum or data[0] != VERSION or len(data) != minimum - 1 + data[1] or data[1] > _KEY_ID_MOST:
         raise ChallengeError("challenge: not of this server's form")

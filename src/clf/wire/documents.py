@@ -7,9 +7,10 @@ Each is one flat JSON object a line, so that a language without a JSON library r
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -21,6 +22,7 @@ from clf.wire.request import check_etag, request_digest, transfer_id
 
 RECEIPT_TYP = "clf-receipt+jws"
 STATUS_BYTES = 1024
+STATES = ("open", "committed", "closed", "revoked", "expired", "changed")
 _LINE_BYTES = 8 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -36,14 +38,33 @@ class ManifestEntry:
 
 
 def encode_manifest(entries: Iterable[ManifestEntry]) -> bytes:
-    """One line an entry; the line's number, from 0, is the entry's index."""
-    return b"".join(
-        compact_json({"path": e.path, "size": e.size, "etag": e.etag, "modified": e.modified}) + b"\n" for e in entries
-    )
+    """One line an entry; the line's number, from 0, is the entry's index.
+
+    The caller sorts the entries by the UTF-8 bytes of their paths. Raises WireError with code `too_many_entries` where
+    the protocol has no room for them.
+    """
+    lines: list[bytes] = []
+    size = 0
+    for e in entries:
+        line = compact_json({"path": e.path, "size": e.size, "etag": e.etag, "modified": e.modified}) + b"\n"
+        lines.append(line)
+        size += len(line)
+        if len(lines) > limits.MANIFEST_ENTRIES_COUNT or size > limits.MANIFEST_BYTES:
+            raise WireError(
+                f"manifest: more than {limits.MANIFEST_ENTRIES_COUNT} files or {limits.MANIFEST_BYTES} bytes",
+                code="too_many_entries",
+            )
+    return b"".join(lines)
 
 
-def decode_manifest(data: bytes) -> list[ManifestEntry]:
-    """Parse a manifest strictly: paths in the grammar, sorted by their bytes, none twice. Raises WireError."""
+def decode_manifest(data: bytes, *, folder: str = paths.ROOT) -> list[ManifestEntry]:
+    """Parse the manifest of `folder` strictly: its paths lie below it, sorted by their bytes, none twice.
+
+    Raises WireError.
+    """
+    if len(data) > limits.MANIFEST_BYTES:
+        raise WireError(f"manifest: {len(data)} bytes, at most {limits.MANIFEST_BYTES}")
+    prefix = "" if folder == paths.ROOT else folder
     entries = []
     for line in _lines(data, "manifest", limits.MANIFEST_ENTRIES_COUNT):
         value = parse_object(line, "manifest", most=_LINE_BYTES)
@@ -56,8 +77,11 @@ def decode_manifest(data: bytes) -> list[ManifestEntry]:
                 modified=integer(value, "modified"),
             )
         )
+    stray = [entry.path for entry in entries if not entry.path.startswith(prefix)]
+    if stray:
+        raise WireError(f"manifest: {shown(stray[0])} does not lie below {shown(folder)}")
     names = [entry.path.encode("utf-8") for entry in entries]
-    if any(first >= second for first, second in zip(names, names[1:], strict=False)):
+    if any(first >= second for first, second in itertools.pairwise(names)):
         raise WireError("manifest: not sorted by path, or a path stands twice")
     return entries
 
@@ -78,12 +102,14 @@ class Status:
         """Parse strictly. Raises WireError."""
         value = parse_object(data, "status", most=STATUS_BYTES)
         members(value, "status", required=("state", "received"))
-        return cls(state=text(value, "state", most=32), received=integer(value, "received"))
+        if value["state"] not in STATES:
+            raise WireError(f"state: {shown(value['state'])} is not one of {', '.join(STATES)}")
+        return cls(state=value["state"], received=integer(value, "received"))
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An owner and a transfer that a result was computed from. Ids are hashes, so owners learn no names of each other."""
+    """An owner and a transfer that a result was computed from: hashes, so that owners learn no names of each other."""
 
     owner: str
     transfer: str
@@ -91,14 +117,21 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What the enclave says that it sent: size in bytes, SHA-256 in hex, and what it was computed from."""
+    """What the enclave says that it sent: size in bytes, SHA-256 in hex, and what it was computed from.
+
+    `sent` holds a received document's own bytes: the receipt acknowledges those, whatever spaces a language puts into
+    its JSON.
+    """
 
     size: int
     sha256: str
     inputs: tuple[Input, ...] = ()
+    sent: bytes = field(default=b"", repr=False, compare=False)
 
     def encode(self) -> bytes:
         """As sent: the first line is the result, each further line an input."""
+        if self.sent:
+            return self.sent
         lines = [compact_json({"size": self.size, "sha256": self.sha256})]
         lines += [compact_json({"owner": item.owner, "transfer": item.transfer}) for item in self.inputs]
         return b"\n".join(lines) + b"\n"
@@ -120,11 +153,11 @@ class Commit:
             for name in ("owner", "transfer"):
                 unb64url(item[name], name, size=32)
             inputs.append(Input(owner=item["owner"], transfer=item["transfer"]))
-        return cls(size=integer(value, "size"), sha256=value["sha256"], inputs=tuple(inputs))
+        return cls(size=integer(value, "size"), sha256=value["sha256"], inputs=tuple(inputs), sent=bytes(data))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the encoded document, base64url: what the receipt acknowledges."""
+        """SHA-256 of the document as sent, base64url: what the receipt acknowledges."""
         return b64url(hashlib.sha256(self.encode()).digest())
 
 

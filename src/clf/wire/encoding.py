@@ -8,8 +8,8 @@ value has one form, and everything else is refused with the member's name.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +18,7 @@ from clf import limits
 from clf.errors import WireError
 
 _SHOWN_CHARACTERS = 60
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
 def shown(value: object) -> str:
@@ -26,25 +27,33 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 
 
+def readable(text: str, *, most: int) -> str:
+    """Foreign text for people: at most `most` characters of it, whatever could move a terminal's cursor escaped."""
+    cut = text[:most]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
 def b64url(data: bytes) -> str:
     """Base64url without padding (RFC 4648 section 5)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def unb64url(text: object, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
+def unb64url(
+    text: object, name: str, *, size: int | None = None, most: int | None = None, secret: bool = False
+) -> bytes:
     """Decode base64url without padding, in its one canonical form.
 
-    `size` is the exact length in bytes, `most` an upper bound. Raises WireError naming the member `name`.
+    `size` is the exact length in bytes, `most` an upper bound; the value of a `secret` is kept out of the message.
+    Raises WireError naming the member `name`.
     """
+    value = "" if secret else f": {shown(text)}"
     if not isinstance(text, str):
-        raise WireError(f"{name}: not a string: {shown(text)}")
-    try:
-        raw = text.encode("ascii")
-        data = base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError) as error:
-        raise WireError(f"{name}: not base64url without padding: {shown(text)}") from error
+        raise WireError(f"{name}: not a string{value}")
+    if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
+        raise WireError(f"{name}: not base64url without padding{value}")
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if b64url(data) != text:
-        raise WireError(f"{name}: not canonical base64url: {shown(text)}")
+        raise WireError(f"{name}: not canonical base64url{value}")
     if size is not None and len(data) != size:
         raise WireError(f"{name}: {len(data)} bytes, must be {size}")
     if most is not None and len(data) > most:
@@ -73,6 +82,8 @@ def _integer(text: str) -> int:
     # Python refuses conversions of thousands of digits with a ValueError; the protocol's numbers have 16 at most.
     if len(text) > 17:
         raise WireError(f"{shown(text)}: number too large")
+    if text == "-0":
+        raise WireError("-0: zero is written 0")
     return int(text)
 
 

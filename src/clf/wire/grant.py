@@ -7,6 +7,7 @@ section The grant).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +18,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from clf import limits
 from clf.errors import IntegrityError, WireError
 from clf.wire import jose, sealed
-from clf.wire.encoding import b64url, compact_json, integer, members, parse_object, text, unb64url
-from clf.wire.request import check_etag, request_digest, transfer_id
+from clf.wire.encoding import b64url, compact_json, integer, members, parse_object, unb64url
+from clf.wire.request import TransferRequest, check_etag, parse, request_digest, transfer_id
 
 TYP = "clf-grant+jws"
 SECRET_LABEL = b"clf-transfer-secret-v1\0"
 TOKEN_LABEL = b"clf-transfer-token-v1\0"
 TOKEN_BYTES = 16
 
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TRANSFER = ("token", "secret", "size", "expires_in", "idle_in")
 
 
@@ -70,11 +72,14 @@ class Grant:
         value = parse_object(data, "grant", most=limits.GRANT_BYTES)
         if "key" in value:
             members(value, "grant", required=("key",))
-            return cls(key=unb64url(value["key"], "key", most=limits.KEY_BYTES))
+            return cls(key=unb64url(value["key"], "key", most=limits.KEY_BYTES, secret=True))
         members(value, "grant", required=_TRANSFER, optional=("etag", "modified"))
+        token = value["token"]
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise WireError("token: not 1 to 64 characters of base64url")
         return cls(
-            token=text(value, "token", most=64),
-            secret=unb64url(value["secret"], "secret", size=sealed.SECRET_BYTES),
+            token=token,
+            secret=unb64url(value["secret"], "secret", size=sealed.SECRET_BYTES, secret=True),
             size=integer(value, "size"),
             etag=check_etag(value["etag"], "etag") if "etag" in value else "",
             modified=integer(value, "modified") if "modified" in value else None,
@@ -83,12 +88,12 @@ class Grant:
         )
 
 
-def derive_secret(key: bytes, id: str) -> bytes:
+def derive_secret(key: bytes, id: str) -> bytes:  # noqa: A002 - the protocol's name
     """The transfer's secret, from the server's transfer key (32 bytes) and the id: the server stores no secret."""
     return HKDFExpand(SHA256(), sealed.SECRET_BYTES, SECRET_LABEL + id.encode("ascii")).derive(key)
 
 
-def derive_token(key: bytes, id: str) -> str:
+def derive_token(key: bytes, id: str) -> str:  # noqa: A002 - the protocol's name
     """The transfer's token: it routes and limits, and gives no right to read anything."""
     return b64url(HKDFExpand(SHA256(), TOKEN_BYTES, TOKEN_LABEL + id.encode("ascii")).derive(key))
 
@@ -133,4 +138,20 @@ def open_grant(
     if not isinstance(payload["sealed"], str):
         raise WireError("sealed: not a string")
     plain = jose.decrypt_jwe(payload["sealed"], key, apu=unb64url(audience, "audience"), apv=digest)
-    return Grant.from_json(plain)
+    grant = Grant.from_json(plain)
+    _check_answers(grant, parse(request))
+    return grant
+
+
+def _check_answers(grant: Grant, request: TransferRequest) -> None:
+    """Refuse a grant that has not the form that the request calls for, so that nobody works with half of one."""
+    if (grant.key is not None) != (request.action == "key"):
+        raise WireError(f"grant: does not answer the action {request.action!r}")
+    if (grant.etag != "") != (request.action in ("read", "list")):
+        raise WireError(f"etag: a {request.action!r} has one only if it pins a version")
+    if request.if_match is not None and grant.etag != request.if_match:
+        raise IntegrityError("etag: another version than the one asked for", code="wrong_request")
+    if (request.action == "list" or request.is_directory) and grant.size > limits.MANIFEST_BYTES:
+        raise WireError(f"size: a manifest has at most {limits.MANIFEST_BYTES} bytes")
+    if request.offset is not None and request.length is not None and request.offset + request.length > grant.size:
+        raise WireError(f"size: the file ends at {grant.size}, before the range asked for")

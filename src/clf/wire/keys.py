@@ -16,7 +16,12 @@ COORDINATE_BYTES = 32
 
 
 def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
-    """The public JWK (RFC 7518 section 6.2) with the required members only, in thumbprint order."""
+    """The public JWK (RFC 7518 section 6.2) with the required members only, in thumbprint order.
+
+    Raises WireError for a key on another curve.
+    """
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise WireError(f"key: {key.curve.name} is not P-256")
     numbers = key.public_numbers()
     return {
         "crv": "P-256",

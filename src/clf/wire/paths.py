@@ -83,9 +83,10 @@ def check_glob(glob: object) -> str:
     if not isinstance(glob, str):
         raise _refuse(glob, "not a string")
     if glob.endswith("/"):
+        below = "**" if glob == ROOT else glob + "**"
         raise PathError(
             f"path: {shown(glob)}: a glob that ends in '/' covers nothing",
-            remedy=f"write {shown(glob + '**')} to cover everything below",
+            remedy=f"write {shown(below)} to cover everything below",
         )
     check_path(glob)
     for segment in glob.split("/"):
@@ -96,8 +97,13 @@ def check_glob(glob: object) -> str:
 
 @lru_cache(maxsize=4096)
 def _segment_pattern(segment: str) -> re.Pattern[str]:
-    parts = {"*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(parts.get(char) or re.escape(char) for char in segment), re.DOTALL)
+    # The leftmost place of each fixed part is as good as any other, so each is an atomic group: without them a name
+    # of 255 characters and a glob with a few stars keep the regular expression busy for minutes.
+    first, *others = ("".join("." if char == "?" else re.escape(char) for char in part) for part in segment.split("*"))
+    if not others:
+        return re.compile(first, re.DOTALL)
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1])
+    return re.compile(f"{first}{middle}.*{others[-1]}", re.DOTALL)
 
 
 def _match(glob: tuple[str, ...], names: tuple[str, ...]) -> bool:
@@ -121,11 +127,12 @@ def match_glob(glob: str, path: str) -> bool:
     """Whether one glob covers `path`.
 
     A folder (`images/`) is covered only by a glob that ends in `**` and matches the folder, so that whatever lies below
-    is covered too: this can be decided without looking at any file.
+    is covered too: this can be decided without looking at any file. `images/**` does not cover a file named `images`.
     """
     segments = tuple(glob.split("/"))
     if not is_directory(path):
-        return _match(segments, tuple(path.split("/")))
+        last = ("**", "*") if segments[-1] == "**" else segments[-1:]
+        return _match(segments[:-1] + last, tuple(path.split("/")))
     if segments[-1] != "**":
         return False
     names = tuple(part for part in path.split("/") if part)

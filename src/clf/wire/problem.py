@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error code of the protocol, its HTTP status, and what a client does about it (spec/protocol.md, section Errors).
+"""Every error code of the protocol, its HTTP status, and what a client does about it.
 
-An error is never data: it comes from whoever answered, is not sealed, and a client concludes nothing from it but that
-this request did not work.
+spec/protocol.md, section Errors, has the same table. An error is never data: it comes from whoever answered, is not
+sealed, and a client concludes nothing from it but that this request did not work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from clf import limits
 from clf.errors import TransferError, WireError
-from clf.wire.encoding import compact_json, parse_object, shown
+from clf.wire.encoding import compact_json, parse_object, readable
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:clf:problem:"
@@ -71,7 +71,7 @@ CODES: dict[str, Code] = {
 }
 
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DETAIL_BYTES = 2048
+_DETAIL_CHARACTERS = 2048
 
 
 def encode_problem(code: str, *, reference: str, detail: str = "", versions: list[str] | None = None) -> bytes:
@@ -85,7 +85,7 @@ def encode_problem(code: str, *, reference: str, detail: str = "", versions: lis
         "reference": reference,
     }
     if detail:
-        body["detail"] = detail[:_DETAIL_BYTES]
+        body["detail"] = detail[:_DETAIL_CHARACTERS]
     if versions is not None:
         body["versions"] = versions
     return compact_json(body)
@@ -103,7 +103,7 @@ def decode_problem(status: int, body: bytes, *, retry_after: float | None = None
     if isinstance(value.get("reference"), str) and _REFERENCE.fullmatch(value["reference"]):
         reference = value["reference"]
     if isinstance(value.get("detail"), str):
-        detail = shown(value["detail"][:_DETAIL_BYTES])[:400]
+        detail = readable(value["detail"], most=_DETAIL_CHARACTERS)
     if not code or CODES[code].status != status:
         return TransferError(
             f"HTTP {status} that is no error of this protocol",
@@ -114,6 +114,4 @@ def decode_problem(status: int, body: bytes, *, retry_after: float | None = None
         )
     message = CODES[code].title + (f": {detail}" if detail else "")
     remedy = f"the owner finds the reason under reference {reference}" if reference else ""
-    return TransferError(
-        message, code=code, status=status, reference=reference, retry_after=retry_after, remedy=remedy
-    )
+    return TransferError(message, code=code, status=status, reference=reference, retry_after=retry_after, remedy=remedy)

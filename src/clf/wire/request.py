@@ -113,7 +113,7 @@ def parse(request: bytes) -> TransferRequest:
     """Parse R strictly: the members that its action needs, no others. Raises WireError naming the member."""
     value = parse_object(request, "request", most=limits.REQUEST_BYTES)
     action = value.get("action")
-    if action not in _BY_ACTION:
+    if not isinstance(action, str) or action not in _BY_ACTION:
         raise WireError(f"action: {shown(action)} is not one of {', '.join(_BY_ACTION)}")
     required, optional = _BY_ACTION[action]
     members(value, "request", required=_REQUIRED + required, optional=optional)
@@ -151,7 +151,7 @@ def parse(request: bytes) -> TransferRequest:
         challenge=challenge,
         run=run,
         key=key,
-        action=action,
+        action=cast(Action, action),
         path=path,
         name=name,
         offset=numbers.get("offset"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import AlreadyFinalized, InvalidTag
 
 from clf.errors import IntegrityError
 from clf.wire.encoding import prefixed, u64
@@ -76,39 +76,54 @@ class Sealer:
 class Opener:
     """Opens one message as it arrives and hands out only what is authenticated.
 
-    `expected` is the exact number of plain bytes, `most` an upper bound where it is not known. Raises IntegrityError.
+    `expected` is the exact number of plain bytes, `most` an upper bound where it is not known. Raises IntegrityError,
+    with code `truncated` where the message ended before its known size, and for good: it opens nothing afterwards.
     """
 
-    def __init__(self, secret: bytes, context: Context, *, expected: int | None = None, most: int | None = None) -> None:
+    def __init__(
+        self, secret: bytes, context: Context, *, expected: int | None = None, most: int | None = None
+    ) -> None:
         self._decryptor = Cobblestone256Decryptor(secret, context.encode())
-        self._expected = expected
-        self._most = most if expected is None else expected
+        self._known = None if expected is None else sealed_size(expected)
+        bound = most if expected is None else expected
+        self._bound = None if bound is None else sealed_size(bound)
+        self._failed = False
+        self.received = 0
         self.opened = 0
 
     def update(self, data: bytes | bytearray | memoryview) -> bytes:
         """Plain bytes of the chunks that are complete and authentic; may be empty."""
+        self._usable()
+        self.received += memoryview(data).nbytes
+        if self._bound is not None and self.received > self._bound:
+            raise self._failure("sealed body: longer than what was asked for")
         try:
             plain = self._decryptor.update(data)
-        except InvalidTag as error:
-            raise IntegrityError("sealed body: altered, or made for another request") from error
-        self._count(plain)
+        except (InvalidTag, AlreadyFinalized, ValueError) as error:
+            raise self._failure("sealed body: altered, or made for another request") from error
+        self.opened += len(plain)
         return plain
 
     def finalize(self) -> bytes:
         """The plain bytes of the last chunk. Raises IntegrityError where the message is truncated."""
+        self._usable()
+        if self._known is not None and self.received < self._known:
+            raise self._failure(f"sealed body: ends after {self.received} of {self._known} bytes", code="truncated")
         try:
             plain = self._decryptor.finalize()
-        except InvalidTag as error:
-            raise IntegrityError("sealed body: truncated", code="truncated") from error
-        self._count(plain)
-        if self._expected is not None and self.opened != self._expected:
-            raise IntegrityError(f"sealed body: {self.opened} bytes, must be {self._expected}", code="truncated")
+        except (InvalidTag, AlreadyFinalized, ValueError) as error:
+            raise self._failure("sealed body: altered at its end, or truncated") from error
+        self._failed = True
+        self.opened += len(plain)
         return plain
 
-    def _count(self, plain: bytes) -> None:
-        self.opened += len(plain)
-        if self._most is not None and self.opened > self._most:
-            raise IntegrityError(f"sealed body: more than {self._most} bytes")
+    def _usable(self) -> None:
+        if self._failed:
+            raise IntegrityError("sealed body: nothing follows an end or a failure")
+
+    def _failure(self, message: str, *, code: str | None = None) -> IntegrityError:
+        self._failed = True
+        return IntegrityError(message, code=code)
 
 
 def seal(secret: bytes, context: Context, plain: bytes) -> bytes:
