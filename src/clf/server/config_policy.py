@@ -219,11 +219,13 @@ def _key(
     if not table.file or "\0" in table.file:
         raise reader.refuse(path, "names no file", 'like "keys/named/model.key"')
     resolved = (folder / table.file).resolve()
+    *served, keys = private
     for place in served:
         if place in resolved.parents:
-            raise reader.refuse(
-                path, f"lies in {place.name}", "keep keys in the keys folder, apart from what is served"
-            )
+            raise reader.refuse(path, f"lies in {place.name}", f"keep it in {NAMED_FOLDER}, apart from what is served")
+    # The identity key, the keyrings and the TLS key live in the keys folder: no grant may ever hand one of them out.
+    if resolved == tls_key or (keys in resolved.parents and keys / NAMED_KEYS not in resolved.parents):
+        raise reader.refuse(path, "is kept for the server's own keys", f"keep keys to release in {NAMED_FOLDER}")
     return KeyRule(name, table.file)
 
 
