@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol's prose, its vectors, and the generator that makes them."""
