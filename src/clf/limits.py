@@ -127,3 +127,17 @@ COLLATERAL_REFRESH_SECONDS: Final = 24 * 3600
 """Collateral in use is fetched again this long after it was: Intel publishes revocations at any time."""
 COLLATERAL_FAILURE_SECONDS: Final = 2.0
 """A failed fetch is not tried again before: many waiting transfers are one request to a PCCS that is down."""
+AUDIT_LINE_BYTES: Final = 64 * KIB
+"""One audit entry at its longest, so that the end of a log is found by reading a bounded piece of it."""
+AUDIT_VALUE_CHARACTERS: Final = 2048
+"""One text in an audit entry; longer ones are cut and say so. The longest path fits."""
+AUDIT_LIST_COUNT: Final = 100
+"""Texts in one list of an audit entry."""
+AUDIT_TORN_BYTES: Final = 4 * KIB
+"""How much of a torn line is kept in the entry that records it."""
+AUDIT_HEAD_BYTES: Final = 2 * KIB
+"""A signed head: about 350 bytes."""
+AUDIT_HEAD_SYNC_SECONDS: Final = 1.0
+"""Heads are synced this often: after a power cut, what is lost of them is reported as unsigned entries."""
+AUDIT_PROBLEMS_COUNT: Final = 100
+"""Problems that a verification lists before it only counts."""
