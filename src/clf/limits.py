@@ -141,3 +141,50 @@ AUDIT_HEAD_SYNC_SECONDS: Final = 1.0
 """Heads are synced this often: after a power cut, what is lost of them is reported as unsigned entries."""
 AUDIT_PROBLEMS_COUNT: Final = 100
 """Problems that a verification lists before it only counts."""
+
+# --- the client, inside the enclave -----------------------------------------------------------------
+CLIENT_TIMEOUT_SECONDS: Final = 60.0
+"""How long an operation goes on without progress, that is without a byte verified or acknowledged."""
+CLIENT_CONNECT_SECONDS: Final = 10.0
+"""Connecting and the TLS handshake; a lost first packet is sent again after 1 and 3 s."""
+CLIENT_CLOSE_SECONDS: Final = 5.0
+"""Closing a transfer is a courtesy: the owner's idle limit does the same."""
+CLIENT_BACKOFF_FIRST_SECONDS: Final = 0.1
+CLIENT_BACKOFF_MOST_SECONDS: Final = 5.0
+"""Pauses double up to this, each shortened by chance to between half and the whole."""
+CLIENT_RETRY_AFTER_MOST_SECONDS: Final = 30.0
+"""A server cannot make an enclave wait longer by one answer."""
+CLIENT_MOVES_COUNT: Final = 512
+"""Pieces of an upload that count as movement before one must be acknowledged: a slow link may take a whole part, but
+a server that swallows bytes and forgets them does not hold the enclave for ever."""
+CLIENT_REOPEN_COUNT: Final = 5
+"""New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits."""
+CLIENT_CONNECTIONS_COUNT: Final = 16
+"""Connections kept for reuse to one owner; more threads may use more, which are then closed."""
+CLIENT_ANSWER_BYTES: Final = 64 * KIB
+"""An answer that is neither content nor manifest: grants, statuses and receipts have a few kB."""
+CLIENT_INPUTS_COUNT: Final = COMMIT_INPUTS_COUNT
+READ_AHEAD_FIRST_BYTES: Final = 64 * KIB
+READ_AHEAD_MOST_BYTES: Final = 8 * MIB
+"""Read-ahead doubles while reads follow each other; it is what one open file may hold in memory."""
+UPLOAD_PART_BYTES: Final = 8 * MIB
+UPLOAD_PART_LEAST_BYTES: Final = 64 * KIB
+"""Parts are halved down to this when connections keep being cut."""
+MANIFEST_BYTES: Final = 64 * MIB
+"""A manifest that a client takes into memory: MANIFEST_ENTRIES_COUNT files with paths of 600 bytes."""
+
+# --- the app and its measurement --------------------------------------------------------------------
+APP_FILES_COUNT: Final = 10_000
+APP_FILE_BYTES: Final = 4 * GIB
+"""One measured file; models belong into the owners' folders, not into the app."""
+APP_OWNERS_COUNT: Final = 100
+QUOTE_REQUEST_SECONDS: Final = 10.0
+"""Asking the simulated platform for a quote."""
+STORAGE_TICK_SECONDS: Final = 0.02
+"""Longer than a tick of any kernel's time stamps (1 to 10 ms): changes this far apart are told apart."""
+STORAGE_COARSE_TICK_SECONDS: Final = 2.0
+"""The same for file systems whose time stamps are whole seconds (FAT: even seconds)."""
+STORAGE_SETTLE_COUNT: Final = 5
+"""How often a file that changed just now is looked at again before it is refused as being written."""
+STORAGE_DEPTH_COUNT: Final = 64
+"""Folders within folders in one listing; each holds a file handle while it is walked."""

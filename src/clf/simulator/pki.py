@@ -166,7 +166,7 @@ class Pki:
     signer_name: str = f"{SIMULATED_MARK} SGX TCB Signing"
 
     def key(self, label: str) -> ec.EllipticCurvePrivateKey:
-        """The private key of `root`, `tcb`, `ca processor`, `ca platform` or `pck`. Only the simulator may hold them."""
+        """The private key of `root`, `tcb`, `ca processor`, `ca platform` or `pck`; the simulator alone has them."""
         return derive_key(self.seed, label)
 
     def root(self) -> x509.Certificate:

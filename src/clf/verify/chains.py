@@ -15,6 +15,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from clf.verify.trust import INTEL_ROOT_KEY_ID, SIMULATED_MARK, TrustRoot, key_id
@@ -40,9 +41,18 @@ def load_chain(pem: bytes, limit: int) -> list[x509.Certificate]:
     if b"\0" in pem.rstrip(b"\0"):
         raise ChainError("chain_malformed", "a NUL byte stands inside the chain")
     try:
-        return x509.load_pem_x509_certificates(pem.rstrip(b"\0"))
+        chain = x509.load_pem_x509_certificates(pem.rstrip(b"\0"))
     except ValueError as error:
         raise ChainError("chain_malformed", f"the chain is not PEM certificates: {error}") from None
+    # Parsers differ in which blocks they skip; a block that one skips and another takes for the leaf is an attack.
+    if pem.count(b"-----BEGIN") != len(chain):
+        raise ChainError("chain_malformed", "the chain holds PEM blocks that are no certificates")
+    return chain
+
+
+def write_chain(chain: Sequence[x509.Certificate]) -> str:
+    """A chain in PEM, leaf first."""
+    return "".join(certificate.public_bytes(Encoding.PEM).decode("ascii") for certificate in chain)
 
 
 def common_name(name: x509.Name) -> str:

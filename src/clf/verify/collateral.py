@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from clf import limits
 from clf.errors import CollateralError
 from clf.verify.chains import SIGNER_NAME, ChainError, check_chain, common_name, load_chain
 from clf.verify.claims import Tee
-from clf.verify.trust import TrustRoot
+from clf.verify.trust import TrustRoot, key_id
 
 _BINARY: Final = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
 _TEES: Final[dict[tuple[str, str], Tee]] = {("SGX", "QE"): "sgx", ("TDX", "TD_QE"): "tdx"}
@@ -153,6 +157,51 @@ def check_signers(collateral: Collateral, trust: TrustRoot, now: float) -> None:
                 code="collateral_signer",
                 remedy="find out who altered the collateral; fetch it from Intel or a PCCS that you trust",
             )
+
+
+def check_signatures(collateral: Collateral, trust: TrustRoot, now: float) -> None:
+    """Every signature in the collateral, by our own hand: what passes is genuine, though perhaps not the newest.
+
+    An appraisal leaves this to dcap-qvl; it is for whoever keeps collateral before any quote is verified with it.
+    Raises CollateralError: `collateral_signer`, `collateral_invalid`, `collateral_expired`.
+    """
+    check_signers(collateral, trust, now)
+    tcb_chain, qe_chain = collateral.signer_chains
+    try:
+        crl_chain = load_chain(collateral.pck_crl_issuer_chain.encode(), limits.ISSUER_CHAIN_BYTES)
+        if len(crl_chain) != 2 or key_id(crl_chain[-1]) != trust.key_id:
+            raise ChainError("chain_invalid", "not a PCK CA under the trusted root")
+        crl_chain[0].verify_directly_issued_by(tcb_chain[-1])
+        for text, signature, signer in (
+            (collateral.tcb_info, collateral.tcb_info_signature, tcb_chain[0]),
+            (collateral.qe_identity, collateral.qe_identity_signature, qe_chain[0]),
+        ):
+            r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+            key = signer.public_key()
+            assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - check_signers saw to it
+            key.verify(encode_dss_signature(r, s), text.encode(), ec.ECDSA(hashes.SHA256()))
+        for der, issuer, what in (
+            (collateral.root_ca_crl, tcb_chain[-1], "root CA CRL"),
+            (collateral.pck_crl, crl_chain[0], "PCK CRL"),
+        ):
+            key = issuer.public_key()
+            crl = load_crl(der, what)
+            if not isinstance(key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(key):
+                raise InvalidSignature
+            if crl.issuer != issuer.subject:
+                raise ChainError("chain_invalid", f"the {what} names another issuer")
+    except ChainError as error:
+        raise _invalid(error.message) from None
+    except (InvalidSignature, ValueError, TypeError):
+        raise _invalid("a signature does not verify") from None
+
+
+def _invalid(what: str) -> CollateralError:
+    return CollateralError(
+        f"the collateral is not genuine: {what}",
+        code="collateral_invalid",
+        remedy="fetch it from Intel or a PCCS that you trust",
+    )
 
 
 def check_period(collateral: Collateral, now: float) -> None:

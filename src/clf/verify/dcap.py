@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import dcap_qvl
 
 from clf.errors import AppraisalError, ClfError, CollateralError
+from clf.verify.chains import write_chain
 from clf.verify.collateral import Collateral
 from clf.verify.trust import TrustRoot
 
@@ -126,14 +127,16 @@ def verify(quote: bytes, collateral: Collateral, trust: TrustRoot, now: float) -
     AppraisalError or CollateralError with a code of the table above.
     """
     seconds = int(now)
+    # The library must see the very certificates that `check_signers` saw, whatever two PEM parsers think of the text.
+    tcb_chain, qe_chain = (write_chain(chain) for chain in collateral.signer_chains)
     endorsements = dcap_qvl.QuoteCollateralV3(
         pck_crl_issuer_chain=collateral.pck_crl_issuer_chain,
         root_ca_crl=collateral.root_ca_crl,
         pck_crl=collateral.pck_crl,
-        tcb_info_issuer_chain=collateral.tcb_info_issuer_chain,
+        tcb_info_issuer_chain=tcb_chain,
         tcb_info=collateral.tcb_info,
         tcb_info_signature=collateral.tcb_info_signature,
-        qe_identity_issuer_chain=collateral.qe_identity_issuer_chain,
+        qe_identity_issuer_chain=qe_chain,
         qe_identity=collateral.qe_identity,
         qe_identity_signature=collateral.qe_identity_signature,
     )
@@ -150,11 +153,8 @@ def verify(quote: bytes, collateral: Collateral, trust: TrustRoot, now: float) -
 
 def explain(sentence: str) -> ClfError:
     """The error for one of the library's sentences."""
-    for words, code, whose in _TABLE:
-        if words in sentence:
-            break
-    else:
-        code, whose = "verifier_unknown", "evidence"
+    known = ((code, whose) for words, code, whose in _TABLE if words in sentence)
+    code, whose = next(known, ("verifier_unknown", "evidence"))
     text = " ".join(sentence.removeprefix("Verification failed: ").split())
     remedy = _REMEDIES.get(code, "")
     if whose == "collateral":

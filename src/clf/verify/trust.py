@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which root a verifier trusts: Intel's, or that of one simulated platform. Never both.
 
-Everything downstream asks the root's *key*, not its name: a certificate can say anything, but only the holder of the key
-can have signed below it. The id of a key is the SHA-384 of its uncompressed point, the same value that dcap-qvl calls
-`root_key_id`.
+Everything downstream asks the root's *key*, not its name: a certificate can say anything, but only the holder of the
+key can have signed below it. The id of a key is the SHA-384 of its uncompressed point, the same value that dcap-qvl
+calls `root_key_id`.
 """
 
 from __future__ import annotations
