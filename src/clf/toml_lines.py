@@ -22,6 +22,8 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self._lines: dict[Path, int] = {}
+        self.headers: list[tuple[int, Path]] = []
+        """Line and path of each table header, in the file's order."""
         self._text = text
         self._at = 0
         self._line = 1
@@ -73,7 +75,9 @@ class Lines:
             if self._peek("["):
                 many = self._peek("[[")
                 self._step(2 if many else 1)
+                line = self._line
                 prefix = self._header(self._key(), many, counts)
+                self.headers.append((line, prefix))
                 self._step(2 if many else 1)
             else:
                 self._pair(prefix)

@@ -174,3 +174,11 @@ def load_keyring(path: Path) -> Keyring:
     if not isinstance(value["current"], str) or value["current"] not in keys:
         raise refuse('"current" does not name one of the keys')
     return Keyring(value["current"], keys, created)
+
+
+def read_named_key(path: Path, name: str) -> bytes:
+    """The bytes of a key that is about to be released, as they stand in the file. Raises ConfigError."""
+    data = read_private_file(path, f"key.{name}", limits.KEY_BYTES)
+    if not data:
+        raise ConfigError(f"key.{name}: {path} is empty", field=f"key.{name}", remedy="put the key into the file")
+    return data
