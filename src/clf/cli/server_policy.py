@@ -1,10 +1,298 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands to come."""
+"""`clf server init, check, allow, revoke, add-key, renew`: an owner's folder and policy."""
 
 from __future__ import annotations
 
+import enum
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from rich.console import Console
+from rich.markup import escape
+
+from clf.errors import ConfigError
+
+Dir = Annotated[Path, typer.Option("--dir", help="The owner's folder.", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+HERE = Path()
+
+
+class TrustChoice(enum.StrEnum):
+    """Which root evidence must come from."""
+
+    intel = "intel"
+    simulation = "simulation"
+
+
+class UpdateChoice(enum.StrEnum):
+    """What becomes of an enclave's present measurements."""
+
+    add_ = "add"
+    replace_ = "replace"
+
+
+class ProfileChoice(enum.StrEnum):
+    """TCB profiles."""
+
+    strict = "strict"
+    standard = "standard"
+    lenient = "lenient"
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's commands to the command line."""
+    """Add this module's commands to `clf server`."""
+    app.command(epilog="Example: clf server init hospital --trust intel --pcs --host hospital.example")(init)
+    app.command(epilog="Example: clf server check hospital")(check)
+    app.command(
+        epilog="Example: clf server allow trainer --mrenclave $(clf measure app) --platform any "
+        "--read 'patients/*.csv' --max-runs 10 --max-bytes 1000000"
+    )(allow)
+    app.command(epilog="Example: clf server revoke trainer --grant trainer-write")(revoke)
+    app.command("add-key", epilog="Example: clf server add-key model")(add_key)
+    app.command(epilog="Example: clf server renew --host hospital.example --host 192.0.2.7")(renew)
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(text)
+
+
+def _json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def init(  # noqa: PLR0917 - typer passes options by name
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    trust: Annotated[
+        TrustChoice | None, typer.Option(help="Whose evidence counts: real processors, or a simulated platform.")
+    ] = None,
+    simulation_root: Annotated[
+        Path | None, typer.Option(help="PEM file with the simulated platform's root; with --trust simulation.")
+    ] = None,
+    pccs: Annotated[str | None, typer.Option(metavar="URL", help="Collateral from this PCCS.")] = None,
+    pcs: Annotated[bool, typer.Option("--pcs", help="Collateral from Intel's PCS.")] = False,
+    collateral_folder: Annotated[Path | None, typer.Option(help="Collateral from this folder.")] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address of this server, repeatable. Default: localhost and this machine's name."),
+    ] = None,
+    listen: Annotated[str, typer.Option(help="Where enclave apps connect.")] = "0.0.0.0:4433",
+    admin: Annotated[str, typer.Option(help="Health and metrics; loopback only.")] = "127.0.0.1:9433",
+    as_json: Json = False,
+) -> None:
+    """Make an owner's folder: identity, certificates, policy, data, results, state. Overwrites nothing."""
+    from clf.server import setup
+    from clf.server.config import Collateral
+
+    sources = [
+        *([Collateral("pccs", pccs)] if pccs is not None else []),
+        *([Collateral("pcs")] if pcs else []),
+        *([Collateral("folder", str(collateral_folder))] if collateral_folder is not None else []),
+    ]
+    missing = [] if trust else ["--trust intel or --trust simulation --simulation-root FILE"]
+    if len(sources) != 1:
+        missing.append("one of --pccs URL, --pcs, --collateral-folder DIR")
+    if missing or trust is None:
+        raise ConfigError(
+            "whom to trust was not said, and nothing is assumed", field="trust", remedy="add " + "; ".join(missing)
+        )
+    made = setup.init(
+        folder,
+        trust=trust.value,
+        collateral=sources[0],
+        simulation_root=simulation_root,
+        hosts=host or setup.default_hosts(),
+        listen=listen,
+        admin=admin,
+        now=time.time(),
+    )
+    if as_json:
+        _json(
+            {
+                "folder": str(made.folder),
+                "identity": made.thumbprint,
+                "ca": str(made.ca),
+                "hosts": list(made.hosts),
+                "trust": made.trust,
+                "simulated": made.trust == "simulation",
+            }
+        )
+        return
+    _banner(made.trust)
+    _say(f"[bold green]made[/] {escape(str(made.folder))}, an owner's folder for {escape(', '.join(made.hosts))}")
+    _say("\nThe app's clf.toml needs these two:")
+    _say(f"  identity  [bold]{made.thumbprint}[/]")
+    _say(f"  ca        [bold]{escape(str(made.ca))}[/]")
+    _say("\nNext: put files into data/, then say who may read them:")
+    _say(
+        f"  clf server allow NAME --dir {escape(str(made.folder))} --mrenclave HEX --platform any "
+        "--read 'GLOB' --max-runs 10 --max-bytes 1000000000"
+    )
+
+
+def _banner(trust: str) -> None:
+    from clf.server.explain import SIMULATION_WARNING
+
+    if trust == "simulation":
+        _say(f"[bold white on red] {SIMULATION_WARNING} [/]")
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The owner's folder.")] = HERE, as_json: Json = False
+) -> None:
+    """Check configuration, keys and certificate, and say in plain sentences which enclave may do what."""
+    from clf.cli.main import EXIT_CONFIG
+    from clf.server import explain
+
+    report = explain.check(folder, time.time())
+    if as_json:
+        _json(report.to_dict())
+    else:
+        _banner(report.trust)
+        for sentence in report.sentences:
+            _say(escape(sentence))
+        for style, word, findings in (
+            ("bold red", "problem", report.problems),
+            ("yellow", "warning", [item for item in report.warnings if item.message != explain.SIMULATION_WARNING]),
+        ):
+            for item in findings:
+                remedy = f" ({escape(item.remedy)})" if item.remedy else ""
+                _say(f"[{style}]{word}[/] {escape(item.message)}{remedy}")
+        if report.ok:
+            _say(f"[bold green]ok[/] identity {report.identity}, policy {report.digest[:16]}")
+    if not report.ok:
+        raise typer.Exit(EXIT_CONFIG)
+
+
+def allow(  # noqa: PLR0917 - typer passes options by name
+    name: Annotated[str, typer.Argument(help="The enclave's name in the policy.")],
+    folder: Dir = HERE,
+    mrenclave: Annotated[list[str] | None, typer.Option(metavar="HEX", help="Measurement, repeatable.")] = None,
+    mrsigner: Annotated[list[str] | None, typer.Option(metavar="HEX", help="Signer instead of mrenclave.")] = None,
+    product_id: Annotated[int | None, typer.Option(help="With --mrsigner: exactly this product.")] = None,
+    min_svn: Annotated[int | None, typer.Option(help="With --mrsigner: this security version or later.")] = None,
+    delegates_to_signer: Annotated[
+        bool, typer.Option("--delegates-to-signer", help="With --mrsigner: the signer may change the app at any time.")
+    ] = False,
+    platform: Annotated[list[str] | None, typer.Option(metavar="PPID|any", help="Where it may run.")] = None,
+    tcb: Annotated[ProfileChoice | None, typer.Option(help="How well kept the platform must be.")] = None,
+    read: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Files it may read, repeatable.")] = None,
+    write: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Results it may write, repeatable.")] = None,
+    list_: Annotated[
+        list[str] | None, typer.Option("--list", metavar="GLOB", help="Folders it may list, like 'images/**'.")
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Keys it may receive, repeatable.")] = None,
+    max_runs: Annotated[str | None, typer.Option(metavar="N|unlimited", help="How often it may be started.")] = None,
+    max_bytes: Annotated[str | None, typer.Option(metavar="N|unlimited", help="Bytes in all, per grant.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="End, like 2030-01-31T00:00:00Z.")] = None,
+    update: Annotated[
+        UpdateChoice | None,
+        typer.Option(help="With a new --mrenclave for a known NAME: add, or replace."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Allow an enclave something. What is not given is refused with what to add; nothing is assumed."""
+    from clf.server import edit
+
+    change = edit.allow(
+        folder,
+        name,
+        edit.Identity(
+            mrenclave=tuple(mrenclave or ()),
+            mrsigner=tuple(mrsigner or ()),
+            product_id=product_id,
+            min_svn=min_svn,
+            delegates_to_signer=delegates_to_signer,
+            platforms=tuple(platform or ()),
+            tcb=tcb.value if tcb else None,
+        ),
+        edit.Wish(
+            read=tuple(read or ()),
+            write=tuple(write or ()),
+            list=tuple(list_ or ()),
+            keys=tuple(key or ()),
+            max_runs=max_runs,
+            max_bytes=max_bytes,
+            until=until,
+        ),
+        now=time.time(),
+        update=update.value if update else None,
+    )
+    _changed("allowed", change, as_json)
+
+
+def revoke(
+    name: Annotated[str, typer.Argument(help="The enclave's name in the policy.")],
+    grant: Annotated[str | None, typer.Option(help="Only this grant. Without it: all, and the enclave.")] = None,
+    folder: Dir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Take back one grant, or everything that an enclave may do. Open transfers end at the next reload."""
+    from clf.server import edit
+
+    _changed("revoked", edit.revoke(folder, name, grant), as_json)
+
+
+def _changed(verb: str, change: Any, as_json: bool) -> None:
+    from clf.server import explain
+
+    if as_json:
+        _json(
+            {
+                "enclave": change.enclave,
+                "enclave_changed": change.enclave_changed,
+                verb: list(change.grants),
+                "policy": change.config.digest,
+                "simulated": change.config.trust == "simulation",
+            }
+        )
+        return
+    _banner(change.config.trust)
+    what = ", ".join(change.grants) or "no grant"
+    also = f" and the description of {change.enclave}" if change.enclave_changed else ""
+    _say(f"[bold green]{verb}[/] {escape(what)}{escape(also)}")
+    for sentence in explain.sentences(change.config, time.time()):
+        if sentence.startswith((f"Enclave {change.enclave} ", f"  {change.enclave} ")):
+            _say(escape(sentence))
+    _say("\nNext: clf server reload makes a running server follow the file")
+
+
+def add_key(
+    name: Annotated[str, typer.Argument(help="The key's name.")],
+    file: Annotated[Path | None, typer.Option(help="A file that holds the key. Without it, 32 random bytes.")] = None,
+    folder: Dir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Describe a named key, so that it can be granted. A released key cannot be called back."""
+    from clf.server import edit
+
+    config = edit.add_key(folder, name, file)
+    path = config.key_file(name)
+    if as_json:
+        _json({"key": name, "file": str(path), "policy": config.digest})
+        return
+    _say(f"[bold green]added[/] key {escape(name)}, in {escape(str(path))}")
+    _say(f"\nNext: clf server allow ENCLAVE --key {escape(name)} --max-runs N")
+
+
+def renew(
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address of this server, repeatable. Default: as before.")
+    ] = None,
+    folder: Dir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Make a new server certificate with the owner's CA; apps need no change. Restart the server afterwards."""
+    from clf.server import certificates, setup
+    from clf.server.config import load
+
+    config = load(folder)
+    made = setup.renew(config, host or [], time.time())
+    hosts, ends = certificates.hosts_of(made), f"{made.not_valid_after_utc:%Y-%m-%d}"
+    if as_json:
+        _json({"certificate": str(config.tls_certificate), "hosts": hosts, "ends": ends})
+        return
+    _say(f"[bold green]renewed[/] certificate for {escape(', '.join(hosts))}, until {ends}")
+    _say("\nNext: restart the server")

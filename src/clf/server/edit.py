@@ -92,6 +92,10 @@ def allow(
     """Describe an enclave if it is new, and add one grant per action, named NAME-read and so on. Raises ConfigError."""
     with _locked(folder) as draft:
         known = draft.before.get("enclave", {}).get(name)
+        missing = ([] if known else _missing_identity(identity)) + _missing_limits(wish)
+        if missing:
+            remedy = "add " + "; ".join(missing)
+            raise ConfigError("not all was given, and nothing is assumed", field="allow", remedy=remedy)
         if known is None:
             draft.append(("enclave", name), _enclave(identity))
         elif identity != Identity():
@@ -163,24 +167,45 @@ def add_key(folder: Path, name: str, file: Path | None = None) -> ServerConfig:
 # --- what is asked for ---------------------------------------------------------------------------
 
 
-def _enclave(identity: Identity) -> Tree:
-    """A new [enclave.NAME] table; everything that says whom to trust must have been given."""
+def _missing_identity(identity: Identity) -> list[str]:
+    """What a new enclave cannot be described without."""
     missing: list[str] = []
-    table: Tree = {}
+    if not identity.mrenclave and not identity.mrsigner:
+        missing.append("--mrenclave HEX (clf measure prints it)")
+    if identity.mrsigner:
+        for option, value in (("--product-id", identity.product_id), ("--min-svn", identity.min_svn)):
+            if value is None:
+                missing.append(f"{option} N")
+        if not identity.delegates_to_signer:
+            missing.append("--delegates-to-signer (the signer can then change the app at any time)")
+    if not identity.platforms:
+        missing.append("--platform any (or --platform PPID, as often as needed)")
+    return missing
+
+
+def _missing_limits(wish: Wish) -> list[str]:
+    """What grants cannot be written without."""
+    missing: list[str] = []
+    if wish.max_runs is None and (wish.read or wish.write or wish.list or wish.keys):
+        missing.append(f"--max-runs N (how often the app may be started) or --max-runs {UNLIMITED}")
+    if wish.max_bytes is None and (wish.read or wish.write):
+        missing.append(f"--max-bytes N (in all, for each of read and write) or --max-bytes {UNLIMITED}")
+    return missing
+
+
+def _enclave(identity: Identity) -> Tree:
+    """A new [enclave.NAME] table."""
     if identity.mrenclave and identity.mrsigner:
         raise ConfigError(
             "enclave: both --mrenclave and --mrsigner", field="enclave", remedy="say who it is, or who signed it"
         )
+    table: Tree = {}
     if identity.mrsigner:
         table["mrsigner"] = list(identity.mrsigner)
-        for field, value in (("product_id", identity.product_id), ("min_svn", identity.min_svn)):
-            if value is None:
-                missing.append(f"--{field.replace('_', '-')} N")
-            table[field] = value
-        if not identity.delegates_to_signer:
-            missing.append("--delegates-to-signer (the signer can then change the app at any time)")
+        table["product_id"] = identity.product_id
+        table["min_svn"] = identity.min_svn
         table["delegates_to_signer"] = identity.delegates_to_signer
-    elif identity.mrenclave:
+    else:
         table["mrenclave"] = list(identity.mrenclave)
         if identity.product_id is not None or identity.min_svn is not None or identity.delegates_to_signer:
             raise ConfigError(
@@ -188,11 +213,6 @@ def _enclave(identity: Identity) -> Tree:
                 field="enclave",
                 remedy="an mrenclave says it all: leave them out",
             )
-    else:
-        missing.append("--mrenclave HEX (clf measure prints it)")
-    if not identity.platforms:
-        missing.append("--platform any (or --platform PPID, as often as needed)")
-    _refuse_missing(missing)
     table["platforms"] = _platforms(identity)
     table["tcb"] = identity.tcb or "standard"
     return table
@@ -233,14 +253,6 @@ def _grants(name: str, wish: Wish, tree: Tree, now: float) -> list[Tree]:
         ("key", "keys", wish.keys),
     ]
     asked = [item for item in asked if item[2]]
-    if not asked:
-        return []
-    missing = []
-    if wish.max_runs is None:
-        missing.append(f"--max-runs N (how often the app may be started), or --max-runs {UNLIMITED}")
-    if wish.max_bytes is None and (wish.read or wish.write):
-        missing.append(f"--max-bytes N (in all, for each of read and write), or --max-bytes {UNLIMITED}")
-    _refuse_missing(missing)
     taken = {grant["name"] for grant in tree.get("grant", [])}
     grants: list[Tree] = []
     for action, field, values in asked:
@@ -258,13 +270,6 @@ def _grants(name: str, wish: Wish, tree: Tree, now: float) -> list[Tree]:
             grant["until"] = _until(wish.until, now)
         grants.append(grant)
     return grants
-
-
-def _refuse_missing(missing: list[str]) -> None:
-    if missing:
-        raise ConfigError(
-            "not all was given, and nothing is assumed", field="allow", remedy=f"add {'; '.join(missing)}"
-        )
 
 
 def _limit(option: str, text: str | None) -> int | str:
