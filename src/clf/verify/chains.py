@@ -8,8 +8,9 @@ CRLs, by the library.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from cryptography import x509
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from clf.errors import ClfError
 from clf.verify.trust import INTEL_ROOT_KEY_ID, SIMULATED_MARK, TrustRoot, key_id
 
 SIGNER_NAME = "SGX TCB Signing"
@@ -34,19 +36,31 @@ class ChainError(Exception):
         self.remedy = remedy
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn whatever an X.509 library raises over hostile bytes into ChainError `chain_malformed`.
+
+    `cryptography` parses lazily, so any attribute may raise, and what it raises is no closed set.
+    """
+    try:
+        yield
+    except (ChainError, ClfError):
+        raise
+    except Exception as error:
+        raise ChainError("chain_malformed", f"{what} cannot be read: {type(error).__name__}: {error}") from None
+
+
 def load_chain(pem: bytes, limit: int) -> list[x509.Certificate]:
     """The certificates of a PEM chain of at most `limit` bytes, leaf first. Raises ChainError `chain_malformed`."""
     if len(pem) > limit:
         raise ChainError("chain_malformed", f"the chain has {len(pem)} bytes, more than {limit}")
-    if b"\0" in pem.rstrip(b"\0"):
-        raise ChainError("chain_malformed", "a NUL byte stands inside the chain")
-    try:
-        chain = x509.load_pem_x509_certificates(pem.rstrip(b"\0"))
-    except ValueError as error:
-        raise ChainError("chain_malformed", f"the chain is not PEM certificates: {error}") from None
-    # Parsers differ in which blocks they skip; a block that one skips and another takes for the leaf is an attack.
-    if pem.count(b"-----BEGIN") != len(chain):
-        raise ChainError("chain_malformed", "the chain holds PEM blocks that are no certificates")
+    text = pem.rstrip(b"\0")
+    with reading("the chain"):
+        chain = x509.load_pem_x509_certificates(text)
+    # Parsers differ in what they skip: a block that one skips and another takes for the leaf is an attack. So nothing
+    # but these certificates may stand there; line breaks are free, because platforms differ in them.
+    if text.translate(None, b"\r\n") != write_chain(chain).encode("ascii").translate(None, b"\r\n"):
+        raise ChainError("chain_malformed", "the chain holds more than PEM certificates")
     return chain
 
 
@@ -63,7 +77,8 @@ def common_name(name: x509.Name) -> str:
 
 def pck_ca(certificate: x509.Certificate) -> Literal["processor", "platform"]:
     """Which of the two PCK CAs issued a PCK certificate. Raises ChainError `chain_malformed`."""
-    issuer = common_name(certificate.issuer)
+    with reading("the PCK certificate"):
+        issuer = common_name(certificate.issuer)
     if issuer.endswith("PCK Processor CA"):
         return "processor"
     if issuer.endswith("PCK Platform CA"):
@@ -79,12 +94,17 @@ def check_chain(chain: Sequence[x509.Certificate], length: int, trust: TrustRoot
     """
     if len(chain) != length:
         raise ChainError("chain_invalid", f"the chain has {len(chain)} certificates, not {length}")
-    _check_root(chain[-1], trust)
-    moment = datetime.datetime.fromtimestamp(now, tz=datetime.UTC)
+    with reading("a certificate"):
+        _check_root(chain[-1], trust)
+        _check_links(chain, datetime.datetime.fromtimestamp(now, tz=datetime.UTC))
+
+
+def _check_links(chain: Sequence[x509.Certificate], moment: datetime.datetime) -> None:
+    """Shape, signature and period of each certificate, leaf first."""
     for depth, certificate in enumerate(chain):
         is_ca = depth > 0
         name = common_name(certificate.subject)
-        issuer = chain[min(depth + 1, length - 1)]
+        issuer = chain[min(depth + 1, len(chain) - 1)]
         _check_shape(certificate, name, is_ca=is_ca, below=depth - 1)
         try:
             certificate.verify_directly_issued_by(issuer)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from clf import limits
 from clf.errors import CollateralError
-from clf.verify.chains import SIGNER_NAME, ChainError, check_chain, common_name, load_chain
+from clf.verify.chains import SIGNER_NAME, ChainError, check_chain, common_name, load_chain, reading
 from clf.verify.claims import Tee
 from clf.verify.trust import TrustRoot, key_id
 
@@ -98,6 +98,13 @@ class Collateral:
     @functools.cached_property
     def facts(self) -> Facts:
         """What it states about itself. Raises CollateralError `collateral_malformed`."""
+        try:
+            with reading("a certificate or CRL"):
+                return self._facts()
+        except ChainError as error:
+            raise malformed(error.message) from None
+
+    def _facts(self) -> Facts:
         tcb = load_object(self.tcb_info, "TCB info")
         qe = load_object(self.qe_identity, "QE identity")
         names = (_member(tcb, "id", str), _member(qe, "id", str))
@@ -150,7 +157,7 @@ def check_signers(collateral: Collateral, trust: TrustRoot, now: float) -> None:
         except ChainError as error:
             code = "collateral_expired" if error.code == "certificate_expired" else "collateral_signer"
             raise CollateralError(f"the {what}'s signer: {error.message}", code=code, remedy=error.remedy) from None
-        name = common_name(chain[0].subject)
+        name = common_name(chain[0].subject)  # was read by check_chain before
         if not name.endswith(SIGNER_NAME):
             raise CollateralError(
                 f"the {what} is signed by {name!r}, which is no TCB signing certificate",
@@ -166,6 +173,15 @@ def check_signatures(collateral: Collateral, trust: TrustRoot, now: float) -> No
     Raises CollateralError: `collateral_signer`, `collateral_invalid`, `collateral_expired`.
     """
     check_signers(collateral, trust, now)
+    try:
+        with reading("a certificate or CRL"):
+            _check_bodies(collateral, trust)
+    except ChainError as error:
+        raise _invalid(error.message) from None
+
+
+def _check_bodies(collateral: Collateral, trust: TrustRoot) -> None:
+    """The signatures over TCB info, QE identity and both CRLs, whose signers' chains were checked."""
     tcb_chain, qe_chain = collateral.signer_chains
     try:
         crl_chain = load_chain(collateral.pck_crl_issuer_chain.encode(), limits.ISSUER_CHAIN_BYTES)
@@ -190,8 +206,6 @@ def check_signatures(collateral: Collateral, trust: TrustRoot, now: float) -> No
                 raise InvalidSignature
             if crl.issuer != issuer.subject:
                 raise ChainError("chain_invalid", f"the {what} names another issuer")
-    except ChainError as error:
-        raise _invalid(error.message) from None
     except (InvalidSignature, ValueError, TypeError):
         raise _invalid("a signature does not verify") from None
 
@@ -252,9 +266,10 @@ def load_object(text: str | bytes, what: str) -> dict[str, Any]:
 def load_crl(der: bytes, what: str) -> x509.CertificateRevocationList:
     """A CRL from DER. Raises CollateralError `collateral_malformed`."""
     try:
-        return x509.load_der_x509_crl(der)
-    except ValueError as error:
-        raise malformed(f"{what} is not a CRL: {error}") from None
+        with reading(what):
+            return x509.load_der_x509_crl(der)
+    except ChainError as error:
+        raise malformed(error.message) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
