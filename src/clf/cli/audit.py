@@ -1,10 +1,281 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands to come."""
+"""`clf audit`: show, verify and export the owner's audit log.
+
+What stands in the log came from strangers, so everything is escaped before it reaches a terminal.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import tomllib
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clf import limits
+from clf.errors import ConfigError
+
+EXIT_INTEGRITY = 5
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The owner's folder, or a copy of its audit folder.")]
+KeyFile = Annotated[Path | None, typer.Option("--key", help="The log's key in PEM; default: DIR/keys/audit.pem.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
+    audit = typer.Typer(no_args_is_help=True, help="The owner's audit log: show it, verify it, export its head.")
+    audit.command("show", epilog="Example: clf audit show hospital-a --event denied --since 2026-01-31 --last 20")(show)
+    audit.command("verify", epilog="Example: clf audit verify hospital-a --head /media/usb/hospital-a.head")(verify)
+    audit.command("export-head", epilog="Example: clf audit export-head hospital-a --out hospital-a.head")(export_head)
+    app.add_typer(audit, name="audit")
+
+
+def show(  # noqa: PLR0917 - the command line's options
+    folder: Folder,
+    since: Annotated[str | None, typer.Option(help="From this day or time on, ISO 8601, UTC.")] = None,
+    until: Annotated[str | None, typer.Option(help="Before this day or time.")] = None,
+    event: Annotated[list[str] | None, typer.Option(help="Only these events; may be repeated.")] = None,
+    code: Annotated[str | None, typer.Option(help="Only this error code.")] = None,
+    reference: Annotated[str | None, typer.Option(help="What a refused client was told.")] = None,
+    grant: Annotated[str | None, typer.Option(help="Only what this grant allowed.")] = None,
+    path: Annotated[str | None, typer.Option(help="Files that this name or glob covers, like 'patients/**'.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the last N that match.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show entries as a table, or with --json as the lines of the log itself.
+
+    One entry alone is shown with all its fields. Whether the log was tampered with is `clf audit verify`'s question.
+    """
+    from clf.server.audit_entry import EVENTS
+    from clf.server.audit_verify import read_entries
+
+    for name in event or []:
+        if name not in EVENTS:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(EVENTS)}", param_hint="--event")
+    begin, end = _moment(since, "--since"), _moment(until, "--until")
+    wanted = {"code": code, "reference": reference, "grant": grant}
+
+    def matching() -> Iterator[tuple[dict[str, Any], bytes]]:
+        for entry, line in read_entries(_audit_folder(folder)):
+            fields = dict(entry.fields)
+            if (begin and fields["time"] < begin) or (end and fields["time"] >= end):
+                continue
+            if event and fields["event"] not in event:
+                continue
+            if any(value is not None and fields.get(name) != value for name, value in wanted.items()):
+                continue
+            if path is None or _covers(path, fields.get("path")):
+                yield fields, line
+
+    found = matching() if last is None else iter(deque(matching(), maxlen=last))
+    if as_json:
+        for _fields, line in found:
+            print(line.decode("ascii"))
+        return
+    _print_entries([fields for fields, _line in found])
+
+
+def verify(
+    folder: Folder,
+    head: Annotated[Path | None, typer.Option(help="An exported head: also finds a log that was cut off.")] = None,
+    key: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no entry was changed, removed, inserted, reordered or cut off. Exit code 5 if one was."""
+    from clf.server.audit_verify import verify as verify_log
+
+    token = None if head is None else _read_text(head)
+    report = verify_log(_audit_folder(folder), _public_key(folder, key), token)
+    if as_json:
+        problems = [
+            {"kind": problem.kind, "n": problem.n, "line": problem.line, "text": problem.text}
+            for problem in report.problems
+        ]
+        answer = {
+            "holds": report.holds,
+            "entries": report.entries,
+            "last": report.last,
+            "hash": report.hash,
+            "heads": report.heads,
+            "signed": report.signed,
+            "torn_bytes": report.torn,
+            "simulated": report.simulated,
+            "problem_count": report.count,
+            "problems": problems,
+        }
+        print(json.dumps(answer))
+    else:
+        console = Console(highlight=False)
+        for problem in report.problems:
+            console.print(Text.assemble((problem.kind, "bold red"), f"  {printable(problem.text)}"), soft_wrap=True)
+        if report.count > len(report.problems):
+            console.print(f"... and {report.count - len(report.problems)} more", soft_wrap=True)
+        if report.torn:
+            console.print(
+                f"note: {report.torn} bytes of an unfinished line at the end; the server records them when it goes on",
+                soft_wrap=True,
+            )
+        verdict = ("holds", "bold green") if report.holds else ("does not hold", "bold red")
+        against = " and the exported head" if head else ""
+        summary = f": {report.entries} entries, {report.heads} signed heads{against}"
+        console.print(Text.assemble("the audit log ", verdict, summary), soft_wrap=True)
+        if report.simulated:
+            console.print("SIMULATION: what it speaks of was not confidential", style="bold yellow", soft_wrap=True)
+    if not report.holds:
+        raise typer.Exit(EXIT_INTEGRITY)
+
+
+def export_head(
+    folder: Folder,
+    out: Annotated[Path, typer.Option("--out", help="A new file; keep it where the server cannot write.")],
+    key: KeyFile = None,
+) -> None:
+    """Verify the log and write its last signed head to a file, which later proves that nothing up to it was removed."""
+    from clf.server.audit_verify import export_head as export
+
+    head, token = export(_audit_folder(folder), _public_key(folder, key))
+    try:
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {out}: {error.strerror}", field="out", remedy="name a new file in a folder that can be written"
+        ) from error
+    print(f"entry {head.n} of {head.time} is the head in {out}")
+    print(f"later: clf audit verify {folder} --head {out}")
+
+
+def printable(text: str) -> str:
+    """A text without anything that could steer a terminal or hide what it says (controls, direction marks)."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+# --- places and parameters ---
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    # Read leniently: a log can be looked at while the configuration beside it is being repaired.
+    try:
+        with open(folder / "clf_server.toml", "rb") as file:
+            server = tomllib.load(file).get("server", {})
+    except (OSError, ValueError):
+        return {}
+    return server if isinstance(server, dict) else {}
+
+
+def _place(folder: Path, name: str) -> Path:
+    value = _settings(folder).get(name)
+    return folder / (value if isinstance(value, str) and value else name)
+
+
+def _audit_folder(folder: Path) -> Path:
+    return folder if (folder / "audit.jsonl").exists() else _place(folder, "state") / "audit"
+
+
+def _public_key(folder: Path, key: Path | None) -> ec.EllipticCurvePublicKey:
+    path = key or _place(folder, "keys") / "audit.pem"
+    data = _read_text(path).encode("utf-8")
+    found: object = None
+    for load in (
+        serialization.load_pem_public_key,
+        lambda pem: serialization.load_pem_private_key(pem, password=None).public_key(),
+    ):
+        try:
+            found = load(data)
+            break
+        except (ValueError, TypeError):
+            continue
+    if not isinstance(found, ec.EllipticCurvePublicKey) or not isinstance(found.curve, ec.SECP256R1):
+        raise ConfigError(f"--key: {path} holds no P-256 key in PEM", field="key", remedy="name the log's audit.pem")
+    return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(limits.KEYRING_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"{path}: {what}", field=str(path), remedy="name an existing file") from error
+
+
+def _moment(value: str | None, option: str) -> str | None:
+    if value is None:
+        return None
+    from clf.server.audit_entry import moment
+
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{value!r} is not like 2026-01-31 or 2026-01-31T08:30", param_hint=option) from error
+    return moment((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+
+
+def _covers(pattern: str, path: object) -> bool:
+    from clf.wire.paths import PathError, check_glob, match_glob
+
+    if not isinstance(path, str):
+        return False
+    if path == pattern:
+        return True
+    try:
+        return match_glob(check_glob(pattern), path)
+    except PathError as error:
+        if pattern.endswith("/"):
+            return path.startswith(pattern)
+        raise typer.BadParameter(error.message, param_hint="--path") from error
+
+
+# --- tables ---
+
+
+def _print_entries(entries: list[dict[str, Any]]) -> None:
+    console = Console(highlight=False)
+    if any(entry.get("simulated") is True for entry in entries):
+        console.print("SIMULATION: what these entries speak of was not confidential", style="bold yellow")
+    if len(entries) == 1:
+        single = Table(show_header=False, box=None)
+        for name, value in entries[0].items():
+            single.add_row(Text(printable(name), "bold"), Text(_shown(value)))
+        console.print(single)
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ("n", "time (UTC)", "event"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "n" else "left")
+    for name in ("enclave", "what", "bytes", "why not"):
+        table.add_column(name, overflow="fold", justify="right" if name == "bytes" else "left")
+    styles = {"denied": "red", "failed": "red", "torn": "yellow", "unsigned": "yellow", "committed": "green"}
+    for entry in entries:
+        subject = entry.get("path") if entry.get("name") is None else entry["name"]
+        what = " ".join(_shown(part) for part in (entry.get("action"), subject) if part is not None)
+        why = " ".join(_shown(part) for part in (entry.get("code"), entry.get("reference")) if part is not None)
+        row = [str(entry["n"]), entry["time"][:19].replace("T", " "), entry["event"]]
+        row += [_shown(entry.get("enclave")), what, _shown(entry.get("bytes")), why]
+        table.add_row(*(Text(printable(cell)) for cell in row), style=styles.get(entry["event"], ""))
+    console.print(table)
+    console.print(f"{len(entries)} entries" if entries else "no entry matches")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(printable(str(item)) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return printable(str(value))
