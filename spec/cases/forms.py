@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clf.wire.encoding import compact_json
+from clf.wire.encoding import b64url, compact_json
 from clf.wire.keys import public_jwk, thumbprint
 from spec.cases.material import IDENTITY, Case, case, private_jwk
 
@@ -123,6 +123,21 @@ def cases() -> Iterator[Case]:
     yield from _jwks()
 
 
+def _beyond_field() -> dict[str, str]:
+    # The point with x = 5 is on P-256; OpenSSL reduces 5 + p without a word.
+    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+    y = pow(5**3 - 3 * 5 + b, (prime + 1) // 4, prime)
+    if pow(y, 2, prime) != (5**3 - 3 * 5 + b) % prime:
+        raise AssertionError("x = 5 is not on the curve")
+    return {
+        "kty": "EC",
+        "crv": "P-256",
+        "x": b64url((5 + prime).to_bytes(32, "big")),
+        "y": b64url(y.to_bytes(32, "big")),
+    }
+
+
 def _jwks() -> Iterator[Case]:
     good = public_jwk(IDENTITY.public_key())
     yield case(
@@ -141,6 +156,7 @@ def _jwks() -> Iterator[Case]:
         "short_coordinate": ("coordinates have 32 bytes, leading zeros included", good | {"x": good["x"][:-2]}),
         "extra_member": ("no further members", good | {"kid": "1"}),
         "missing_member": ("y cannot be left out", {k: v for k, v in good.items() if k != "y"}),
+        "coordinate_beyond_field": ("x and x + p would be one point under two names", _beyond_field()),
         "zero": ("the point (0, 0) is not on the curve", good | {"x": "A" * 43, "y": "A" * 43}),
     }
     for name, (about, jwk) in bad.items():

@@ -13,6 +13,7 @@ from clf.errors import WireError
 from clf.wire.encoding import b64url, compact_json, members, shown, unb64url
 
 COORDINATE_BYTES = 32
+_PRIME = 2**256 - 2**224 + 2**192 + 2**96 - 1
 
 
 def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
@@ -37,6 +38,9 @@ def public_from_jwk(jwk: Mapping[str, Any], name: str) -> ec.EllipticCurvePublic
     if jwk["kty"] != "EC" or jwk["crv"] != "P-256":
         raise WireError(f"{name}: {shown(jwk['kty'])}/{shown(jwk['crv'])} is not EC/P-256")
     x, y = (int.from_bytes(unb64url(jwk[c], f"{name}.{c}", size=COORDINATE_BYTES), "big") for c in ("x", "y"))
+    # OpenSSL takes a coordinate beyond the field and reduces it, which would give one key two thumbprints.
+    if x >= _PRIME or y >= _PRIME:
+        raise WireError(f"{name}: not a point on P-256")
     try:
         return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
     except ValueError as error:
