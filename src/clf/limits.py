@@ -188,3 +188,9 @@ STORAGE_SETTLE_COUNT: Final = 5
 """How often a file that changed just now is looked at again before it is refused as being written."""
 STORAGE_DEPTH_COUNT: Final = 64
 """Folders within folders in one listing; each holds a file handle while it is walked."""
+
+# --- a worker ---------------------------------------------------------------------------------------
+AUDIT_DENIALS_PER_MINUTE: Final = 600
+"""Refusals of a minute that are written out one by one; further ones are counted, so a flood cannot fill the disk."""
+STATE_KEPT_SECONDS: Final = 3600
+"""How long an ended transfer is remembered after its time: far longer than a challenge lives, so no replay is new."""

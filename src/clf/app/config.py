@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""clf.toml: what an enclave app is, in one file that is itself measured.
+
+Whom the app may talk to stands here and nowhere else, so that a host can neither add an owner nor replace a CA without
+changing the measurement that every owner pins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from clf import limits, strict_toml
+from clf.client.http import parse_url
+from clf.errors import ConfigError, WireError
+from clf.strict_toml import RefusedError, Strict
+from clf.wire import paths
+from clf.wire.encoding import unb64url
+
+NAME = "clf.toml"
+"""The file's name: it is part of the measurement."""
+
+ENVIRONMENT = "CLF_APP"
+"""The environment variable in which `clf run` gives the path of the measured clf.toml."""
+
+_APP_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MEMORY = re.compile(r"([1-9][0-9]{0,6})([MG])")
+# What steers the loader or the interpreter, or what `clf run` itself says, is not for the app's table.
+_TAKEN = re.compile(r"(CLF_.*|LD_.*|HOME|PATH)")
+
+
+def _refusing(check: Callable[[str], object], remedy: str) -> Callable[[str], str]:
+    def validate(value: str) -> str:
+        try:
+            check(value)
+        except (WireError, ConfigError) as error:
+            raise RefusedError(error.message, error.remedy or remedy) from None
+        return value
+
+    return validate
+
+
+def _matching(pattern: re.Pattern[str], what: str, remedy: str) -> Callable[[str], str]:
+    def validate(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise RefusedError(f"is not {what}", remedy)
+        return value
+
+    return validate
+
+
+def _printable(value: str) -> str:
+    if not value or "\0" in value:
+        raise RefusedError("is empty or has a NUL character", "write the program or argument as it is started")
+    return value
+
+
+_Name = Annotated[str, AfterValidator(_matching(_APP_NAME, "a name", "lower case letters, digits, '.', '_', '-'"))]
+_Variable = Annotated[str, AfterValidator(_matching(_VARIABLE, "the name of a variable", "like OMP_NUM_THREADS"))]
+_Text = Annotated[str, AfterValidator(_printable)]
+_Glob = Annotated[str, AfterValidator(_refusing(paths.check_glob, "like 'app.py' or 'lib/**'"))]
+_File = Annotated[str, AfterValidator(_refusing(paths.check_file, "like 'certs/hospital-a.crt'"))]
+_Url = Annotated[str, AfterValidator(_refusing(parse_url, "like https://hospital-a.example:4433"))]
+_Thumbprint = Annotated[
+    str,
+    AfterValidator(
+        _refusing(lambda value: unb64url(value, "identity", size=32), "take it from `clf server check` of the owner")
+    ),
+]
+_Memory = Annotated[str, AfterValidator(_matching(_MEMORY, "an amount of memory", 'like "512M" or "4G"'))]
+
+
+class AppTable(Strict):
+    """[app]: what is started, and what of it is measured."""
+
+    name: _Name
+    command: Annotated[list[_Text], Field(min_length=1)]
+    files: list[_Glob]
+    environment: dict[_Variable, str] = Field(default_factory=dict)
+    memory: _Memory = "1G"
+    threads: Annotated[int, Field(ge=1, le=4096)] = 8
+    product_id: Annotated[int, Field(ge=0, le=65535)] = 0
+    svn: Annotated[int, Field(ge=0, le=65535)] = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """The enclave's memory in bytes."""
+        return int(self.memory[:-1]) * (limits.MIB if self.memory.endswith("M") else limits.GIB)
+
+
+class OwnerTable(Strict):
+    """[owner.NAME]: one owner that the app may talk to."""
+
+    url: _Url
+    ca: _File
+    identity: Annotated[list[_Thumbprint], Field(min_length=1)]
+
+
+class AppConfig(Strict):
+    """clf.toml as a whole."""
+
+    app: AppTable
+    owner: dict[_Name, OwnerTable] = Field(default_factory=dict)
+
+
+def load(path: Path) -> AppConfig:
+    """Read a clf.toml strictly. Raises ConfigError with field, value, line and remedy."""
+    config, lines = strict_toml.parse(strict_toml.read_file(path), AppConfig, str(path))
+    for field, message, remedy in mistakes(config):
+        raise strict_toml.at(lines, field, str(path), message, remedy=remedy)
+    return config
+
+
+def mistakes(config: AppConfig) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """What is wrong between fields: place, message, remedy."""
+    for name in config.app.environment:
+        if _TAKEN.fullmatch(name):
+            yield ("app", "environment", name), "is set by `clf run` or steers the loader", "leave it out"
+        if "\0" in config.app.environment[name]:
+            yield ("app", "environment", name), "has a NUL character", "leave it out"
+    if len(config.owner) > limits.APP_OWNERS_COUNT:
+        yield ("owner",), f"more than {limits.APP_OWNERS_COUNT} owners", "split the app"
+    seen: dict[tuple[str, int], str] = {}
+    for name, owner in config.owner.items():
+        place = parse_url(owner.url)
+        if place in seen:
+            yield ("owner", name, "url"), f"is also that of {seen[place]!r}", "each owner has its own server"
+        seen[place] = name
+
+
+def locate(path: Path) -> Path:
+    """The clf.toml of a folder, or the file itself. Raises ConfigError."""
+    file = path / NAME if path.is_dir() else path
+    if file.name != NAME:
+        raise ConfigError(f"{file} is not called {NAME}", remedy=f"the file that describes an app is called {NAME}")
+    if not file.is_file():
+        raise ConfigError(f"there is no {file}", remedy="name the folder of the app: clf run DIR")
+    return file
