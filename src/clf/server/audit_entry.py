@@ -30,6 +30,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "policy_refused": "a changed policy was not valid; the former one stays in force",
     "released": "a transfer was opened: from here on its enclave can read, list, write or has the key",
     "denied": "a request was refused",
+    "suppressed": "refusals beyond the limit of a minute, which were only counted",
     "replayed": "the same request came again and got the stored answer; nothing was charged",
     "sent": "content of an open transfer was sent",
     "part_stored": "a part of a result was verified and is on the disk",
@@ -90,6 +91,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "sha256": "SHA-256 of the result, or of what a torn line left, hex",
     "entries": "files in a listing or directory transfer",
     "skipped": "names below a folder that are not servable",
+    "count": "how many",
     "inputs": "what a result says it was computed from",
     # the server and the log itself
     "process": "process id",

@@ -179,6 +179,15 @@ class ResultsFolder:
             os.close(handle)
         return True
 
+    def is_staged(self, transfer_id: str) -> bool:
+        """Whether the transfer has a staging file."""
+        with self._staging(transfer_id) as staging, write_errors(transfer_id):
+            try:
+                os.stat(transfer_id, dir_fd=staging, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+            return True
+
     def discard(self, transfer_id: str) -> bool:
         """Remove the staging name. True if there was one. A published result keeps its own name."""
         with self._staging(transfer_id) as staging, write_errors(transfer_id):

@@ -155,6 +155,10 @@ class StateStore(abc.ABC):
         """The stored row, or None."""
 
     @abc.abstractmethod
+    def manifest(self, transfer_id: str) -> bytes | None:
+        """The stored manifest of a folder transfer. Rows that are read back come without it."""
+
+    @abc.abstractmethod
     def touch(self, transfer_id: str, now: float) -> None:
         """Note that an open transfer is in use. Cheap: not synced, written at most every `STATE_TOUCH_SECONDS`."""
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The owner's own window: /healthz and /metrics, on a loopback address and apart from what apps can reach."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from clf.server.config import Address
+from clf.wire.encoding import compact_json
+
+IO_SECONDS = 10.0
+
+
+def render_metrics() -> bytes:
+    """The metrics of all workers, added up; they lie in the folder that PROMETHEUS_MULTIPROC_DIR names."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+class AdminServer:
+    """Serves in threads of its own until it is closed."""
+
+    def __init__(self, address: Address, health: Callable[[], dict[str, object]]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = IO_SECONDS
+            server_version = "clf"
+            sys_version = ""
+
+            def do_GET(self) -> None:
+                if self.path == "/healthz":
+                    found = health()
+                    status = 200 if found.get("status") == "ok" else 503
+                    self._answer(status, "application/json", compact_json(found))
+                elif self.path == "/metrics":
+                    self._answer(200, CONTENT_TYPE_LATEST, render_metrics())
+                else:
+                    self._answer(404, "text/plain", b"/healthz or /metrics\n")
+
+            def _answer(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                """Scrapes are not worth a line each."""
+
+        self._server = ThreadingHTTPServer((address.host, address.port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="clf-admin", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

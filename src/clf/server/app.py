@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP surface (spec/protocol.md, section Resources): strict arguments in, sealed answers or problems out.
+
+Handlers only read requests and write answers; what they decide is in `opening`, `access`, `downloads` and `uploads`,
+which block and therefore run in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from clf import limits
+from clf.errors import WireError
+from clf.server import maintenance, uploads
+from clf.server.access import Access, access, end
+from clf.server.downloads import BytesDownload, FileDownload, Manifests, content, manifest
+from clf.server.opening import open_transfer
+from clf.server.refusal import Refusal, refusal_of
+from clf.server.sending import SealedResponse
+from clf.server.services import Facts, Services
+from clf.wire import challenge
+from clf.wire.documents import Status
+from clf.wire.encoding import compact_json, shown, unb64url
+from clf.wire.keys import public_jwk
+from clf.wire.problem import CODES, MEDIA_TYPE, encode_problem
+from clf.wire.sealed import Context, seal, sealed_size
+
+VERSIONS = ["v1"]
+SEALED_TYPE = "application/vnd.clf.sealed"
+THREADS_COUNT = 160
+"""Threads of a worker: every appraisal, waiting or not, and every body may hold one, and short steps need some too."""
+_NUMBER_CHARACTERS = 16
+
+T = TypeVar("T")
+log = structlog.get_logger("clf.server")
+
+
+class Api:
+    """The handlers over one worker's services."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.manifests = Manifests(services)
+        self.uploads = uploads.Uploads(services)
+        self.pool = ThreadPoolExecutor(THREADS_COUNT, thread_name_prefix="clf")
+        identity = public_jwk(services.identity.public_key)
+        self._well_known = compact_json({"versions": VERSIONS, "identity": identity, "simulated": services.simulated})
+        self._identity = identity
+
+    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run something that blocks in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, partial(function, *args, **kwargs))
+
+    # --- handlers ------------------------------------------------------------------------------------
+
+    async def well_known(self, request: Request, _facts: Facts) -> Response:
+        """GET /.well-known/clf"""
+        _query(request)
+        return _json(200, self._well_known)
+
+    async def challenges(self, request: Request, _facts: Facts) -> Response:
+        """POST /v1/challenges"""
+        _query(request)
+        await self._body(request, 0)
+        services = self.services
+        issued = challenge.issue(
+            key_id=services.challenge_keys.current,
+            key=services.challenge_keys.current_key,
+            audience=services.identity.thumbprint,
+            now=services.now(),
+            random=services.random(challenge.RANDOM_BYTES),
+        )
+        body = {"challenge": issued, "expires_in": limits.CHALLENGE_SECONDS, "identity": self._identity}
+        return _json(201, compact_json(body))
+
+    async def transfers(self, request: Request, facts: Facts) -> Response:
+        """POST /v1/transfers"""
+        _query(request)
+        body = await self._body(request, limits.TRANSFER_BODY_BYTES)
+        begun = time.monotonic()
+        opened = await self.run(open_transfer, self.services, body, facts)
+        self.services.metrics.opening(time.monotonic() - begun)
+        return _json(200 if opened.replayed else 201, compact_json({"grant": opened.grant}))
+
+    async def content(self, request: Request, facts: Facts) -> Response:
+        """GET /v1/transfers/{id}/content"""
+        query = _query(request, "index", "offset", "length", "nonce")
+        asked = {name: _number(query, name) for name in ("index", "offset", "length")}
+        nonce = _nonce(query)
+        facts.update(asked)
+
+        def prepare() -> SealedResponse:
+            found = self._access(request, facts)
+            return self._sealed(content(self.services, self.manifests, found, **asked, nonce=nonce))
+
+        return await self.run(prepare)
+
+    async def manifest(self, request: Request, facts: Facts) -> Response:
+        """GET /v1/transfers/{id}/manifest"""
+        query = _query(request, "offset", "length", "nonce")
+        asked = {name: _number(query, name) for name in ("offset", "length")}
+        nonce = _nonce(query)
+        facts.update(asked)
+
+        def prepare() -> SealedResponse:
+            found = self._access(request, facts)
+            return self._sealed(manifest(self.services, self.manifests, found, **asked, nonce=nonce))
+
+        return await self.run(prepare)
+
+    async def put(self, request: Request, facts: Facts) -> Response:
+        """PUT /v1/transfers/{id}/content"""
+        query = _query(request, "offset", "length", "nonce")
+        offset, length = _number(query, "offset"), _number(query, "length")
+        nonce = _nonce(query)
+        facts.update(offset=offset, length=length)
+        most = self.services.config.limits.part_bytes
+        if length > most:
+            raise Refusal("too_large", f"a part of {length} bytes", step="part", remedy="raise part_bytes")
+        _content_length(request, sealed_size(length))
+        found = await self.run(self._access, request, facts)
+        with self.services.bodies.place():
+            received = await self.uploads.receive(
+                self.run, found, self._stream(request, sealed_size(length)), offset=offset, length=length, nonce=nonce
+            )
+        return self._status(found, "open", received, nonce)
+
+    async def status(self, request: Request, facts: Facts) -> Response:
+        """GET /v1/transfers/{id}"""
+        nonce = _nonce(_query(request, "nonce"))
+        found = await self.run(self._access, request, facts, committed=True)
+        return self._status(found, found.row.state, found.row.received, nonce)
+
+    async def commit(self, request: Request, facts: Facts) -> Response:
+        """POST /v1/transfers/{id}/commit"""
+        nonce = _nonce(_query(request, "nonce"))
+        body = await self._body(request, sealed_size(limits.COMMIT_BODY_BYTES))
+        found = await self.run(self._access, request, facts, committed=True)
+        receipt = await self.run(self.uploads.commit, found, body, nonce=nonce, facts=facts)
+        return _sealed_bytes(found, "receipt", receipt.encode("ascii"), nonce)
+
+    async def delete(self, request: Request, facts: Facts) -> Response:
+        """DELETE /v1/transfers/{id}"""
+        _query(request)
+
+        def close() -> None:
+            found = self._access(request, facts, committed=True)
+            if found.row.state == "open":
+                end(self.services, found.row, "closed", "the client closed it")
+                self.uploads.forget(found.row.id)
+
+        await self.run(close)
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+    # --- helpers -------------------------------------------------------------------------------------
+
+    def _access(self, request: Request, facts: Facts, *, committed: bool = False) -> Access:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme != "Bearer" or not token:
+            raise Refusal("token_invalid", "no bearer token", step="3 token")
+        return access(self.services, request.path_params["id"], token, facts, committed=committed)
+
+    def _sealed(self, download: FileDownload | BytesDownload) -> SealedResponse:
+        return SealedResponse(download, services=self.services, run=self.run, media_type=SEALED_TYPE)
+
+    def _status(self, found: Access, state: str, received: int, nonce: bytes) -> Response:
+        return _sealed_bytes(found, "status", Status(state=state, received=received).encode(), nonce)
+
+    async def _stream(self, request: Request, most: int) -> AsyncIterator[bytes]:
+        """The body as it comes; bounded in size, and in time between two pieces."""
+        total = 0
+        stream = request.stream().__aiter__()
+        while True:
+            try:
+                async with asyncio.timeout(self.services.config.limits.body_idle_seconds):
+                    piece = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise Refusal("malformed", "the body stopped coming", step="body") from None
+            total += len(piece)
+            if total > most:
+                raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
+            if piece:
+                yield piece
+
+    async def _body(self, request: Request, most: int) -> bytes:
+        announced = request.headers.get("content-length")
+        if announced is not None and announced.isdecimal() and int(announced[:20]) > most:
+            raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
+        parts = [piece async for piece in self._stream(request, most)]
+        return b"".join(parts)
+
+
+Handler = Callable[[Request, Facts], Awaitable[Response]]
+
+
+def create_app(services: Services) -> Starlette:
+    """The ASGI application of one worker."""
+    api = Api(services)
+
+    def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            facts: Facts = {"address": request.client.host if request.client else ""}
+            try:
+                services.rate.take(facts["address"])
+                return await handler(request, facts)
+            except Exception as error:  # every error becomes a refusal here, so none can leak
+                return await api.run(refuse, services, error, facts, handler.__name__)
+
+        return guarded
+
+    async def missing(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        first = request.url.path.split("/")[1]
+        unknown = first not in (*VERSIONS, ".well-known") and first[:1] == "v" and first[1:].isdecimal()
+        code = "method_not_allowed" if status == 405 else "version_unknown" if unknown else "not_found"
+        reason = f"{shown(request.method)} {shown(request.url.path)}"
+        facts: Facts = {"address": request.client.host if request.client else ""}
+        return await api.run(refuse, services, Refusal(code, reason, step="route"), facts, "route")
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await api.run(maintenance.begin, services)
+        keeper = asyncio.create_task(maintenance.keep(services, api.run))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await api.run(maintenance.finish, services)
+            api.pool.shutdown(wait=True, cancel_futures=True)
+
+    one = "/v1/transfers/{id}"
+    routes = [
+        Route("/.well-known/clf", endpoint(api.well_known), methods=["GET"]),
+        Route("/v1/challenges", endpoint(api.challenges), methods=["POST"]),
+        Route("/v1/transfers", endpoint(api.transfers), methods=["POST"]),
+        Route(f"{one}/content", _by_method(GET=endpoint(api.content), PUT=endpoint(api.put)), methods=["GET", "PUT"]),
+        Route(f"{one}/manifest", endpoint(api.manifest), methods=["GET"]),
+        Route(f"{one}/commit", endpoint(api.commit), methods=["POST"]),
+        Route(one, _by_method(GET=endpoint(api.status), DELETE=endpoint(api.delete)), methods=["GET", "DELETE"]),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: missing, 405: missing})
+    app.router.redirect_slashes = False
+    return app
+
+
+def _by_method(**handlers: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def chosen(request: Request) -> Response:
+        handler = handlers.get(request.method)
+        if handler is None:
+            raise HTTPException(405)
+        return await handler(request)
+
+    return chosen
+
+
+def refuse(services: Services, error: Exception, facts: Facts, where: str) -> Response:
+    """The problem that a client gets, once the owner's log has the reason."""
+    refusal = refusal_of(error, step=where)
+    if refusal.fault:
+        log.error("defect", step=refusal.step, error=type(error).__name__, exc_info=error)
+    try:
+        reference = services.deny(refusal, facts)
+    except Exception as failure:
+        # The refusal stands even where it cannot be written down; the client learns no more than that.
+        log.error("audit log not written", error=type(failure).__name__)
+        reference = "unrecorded"
+    return problem(services, refusal, reference)
+
+
+def problem(services: Services, refusal: Refusal, reference: str) -> Response:
+    """A refusal as HTTP: coarse for strangers, complete in simulation."""
+    detail = ""
+    if services.simulated:
+        detail = f"{refusal.step}: {refusal.message}" + (f" ({refusal.remedy})" if refusal.remedy else "")
+    versions = VERSIONS if refusal.code == "version_unknown" else None
+    headers = {"Cache-Control": "no-store"}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+    body = encode_problem(refusal.code, reference=reference, detail=detail, versions=versions)
+    return Response(body, CODES[refusal.code].status, headers, MEDIA_TYPE)
+
+
+def _json(status: int, body: bytes) -> Response:
+    return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
+
+
+def _sealed_bytes(found: Access, op: Any, plain: bytes, nonce: bytes) -> Response:
+    context = Context(op=op, id=found.row.id, path=found.path, nonce=nonce)
+    return Response(seal(found.secret, context, plain), 200, {"Cache-Control": "no-store"}, SEALED_TYPE)
+
+
+def _query(request: Request, *names: str) -> dict[str, str]:
+    """Exactly these parameters, each once. Raises WireError."""
+    raw = request.scope.get("query_string", b"")
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), max_num_fields=8)
+    except ValueError:
+        raise WireError("query: not of the form name=value&name=value") from None
+    found = dict(pairs)
+    if len(found) != len(pairs) or set(found) != set(names):
+        raise WireError(f"query: must have exactly {', '.join(names) or 'nothing'}")
+    return found
+
+
+def _number(query: dict[str, str], name: str) -> int:
+    written = query[name]
+    if not (written.isascii() and written.isdecimal()) or len(written) > _NUMBER_CHARACTERS:
+        raise WireError(f"{name}: {shown(written)} is not a whole number")
+    number = int(written)
+    if number > limits.FILE_BYTES or str(number) != written:
+        raise WireError(f"{name}: {shown(written)} is not a number up to {limits.FILE_BYTES} without leading zeros")
+    return number
+
+
+def _nonce(query: dict[str, str]) -> bytes:
+    return unb64url(query["nonce"], "nonce", size=limits.NONCE_BYTES)
+
+
+def _content_length(request: Request, expected: int) -> None:
+    if request.headers.get("content-length") != str(expected):
+        raise WireError(f"Content-Length: must be {expected} for a part of this length")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does beside requests: finish what a crash left, end what is over, forget what is long past."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from clf import __version__, limits
+from clf.server.results import Fate, fate_of
+from clf.server.services import Services
+
+SWEEP_SECONDS = 15.0
+log = structlog.get_logger("clf.server")
+
+
+def begin(services: Services) -> None:
+    """Before the first request: put in order what an earlier process left, and say in the log who serves now."""
+    recover(services)
+    config = services.config
+    services.record(
+        "started", {"process": os.getpid(), "version": __version__, "listen": str(config.listen), "root": config.trust}
+    )
+
+
+def recover(services: Services) -> None:
+    """Settle what a crash left in the staging folder, and say so for results that were committed just before it."""
+
+    def fate(transfer_id: str) -> Fate:
+        row = services.state.get(transfer_id)
+        if row is not None and row.state == "committed":
+            reason = "committed just before an earlier process ended"
+            services.record(
+                "recovered", {"transfer": row.id, "path": row.path, "bytes": row.received, "reason": reason}
+            )
+        return fate_of(row)
+
+    services.results.sweep(fate)
+
+
+def finish(services: Services) -> None:
+    """After the last request. Open transfers stay open: they go on at their last durable byte."""
+    services.record("stopped", {"process": os.getpid()})
+    services.audit.close()
+    services.state.close()
+
+
+async def keep(services: Services, run: Callable[..., Awaitable[Any]]) -> None:
+    """Sweep now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await run(sweep, services)
+        except Exception as error:  # the next sweep tries again; requests are served meanwhile
+            log.error("sweep failed", error=type(error).__name__)
+
+
+def sweep(services: Services) -> None:
+    """End transfers whose time is over, notice results that the owner took away, forget old rows."""
+    now = services.now()
+    settings = services.config.limits
+    ended = services.state.expire(now, settings.transfer_idle_seconds, settings.transfer_absolute_seconds)
+    for row in ended:
+        services.record(
+            "expired",
+            {
+                "transfer": row.id,
+                "action": row.action,
+                "path": row.path,
+                "grant": row.grant,
+                "enclave": row.enclave,
+                "run": row.run.hex(),
+                "bytes": services.sent_bytes(row.id) if row.action != "write" else row.received,
+            },
+        )
+        services.metrics.ended("expired")
+        if row.action == "write":
+            services.results.discard(row.id)
+    for result in services.state.results():
+        if result.collected is None and not services.results.exists(result.path):
+            services.state.mark_collected(result.id, now)
+    services.state.purge(now - limits.STATE_KEPT_SECONDS)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy in force: the one that was validated last, and the same in every worker.
+
+`clf server reload` validates the file that the owner edited and only then puts its bytes beside the state, as one
+atomic replacement. Workers look at that copy (one `stat`) whenever they decide, so a half-written edit, or an invalid
+one, never decides anything.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from clf.errors import ConfigError
+from clf.server.config import ServerConfig, parse_config
+from clf.strict_toml import read_file
+from clf.verify.policy import Policy
+
+ACTIVE_NAME = "policy.active.toml"
+
+
+class LivePolicy:
+    """Reads the active copy when it changed. Raises ConfigError where it cannot be read: then nothing is decided."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._folder = config.folder
+        self._trust = config.trust
+        self._path = config.state / ACTIVE_NAME
+        self._lock = threading.Lock()
+        self._version: tuple[int, int, int] | None = None
+        self._policy = config.policy
+        self.current()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy last used, hex."""
+        return self._policy.digest
+
+    def current(self) -> Policy:
+        """The policy in force now."""
+        try:
+            info = os.stat(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path}: {error.strerror}", field="policy", remedy="start the server with clf server run"
+            ) from None
+        version = (info.st_ino, info.st_size, info.st_mtime_ns)
+        if version == self._version:
+            return self._policy
+        with self._lock:
+            if version != self._version:
+                config = parse_config(read_file(self._path), self._folder)
+                if config.trust != self._trust:
+                    raise ConfigError("trust: changes only when the server is started anew", field="attestation.trust")
+                self._policy = config.policy
+                self._version = version
+        return self._policy
+
+
+def activate(config: ServerConfig, data: bytes) -> None:
+    """Make `data`, which `config` was parsed from, the policy in force: written, synced and renamed into place."""
+    target = config.state / ACTIVE_NAME
+    temporary = config.state / f"{ACTIVE_NAME}.{os.getpid()}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    folder = os.open(config.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

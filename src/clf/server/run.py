@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`clf server run`: check everything once, make the policy active, then start the HTTP server and its workers."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP1Settings
+
+from clf.errors import ClfError, ConfigError, UnreachableError
+from clf.server.access import check_policy
+from clf.server.admin import AdminServer
+from clf.server.config import ServerConfig, parse_config
+from clf.server.policy_live import ACTIVE_NAME, activate
+from clf.server.refusal import Refusal
+from clf.server.state import StateStore
+from clf.server.worker import FOLDER_VARIABLE, STATE_NAME, open_services
+from clf.strict_toml import read_file
+from clf.verify.policy import Policy
+
+METRICS_NAME = "metrics"
+PID_NAME = "server.pid"
+HEADER_READ_MILLISECONDS = 15_000
+"""A client that does not finish its request headers in this time is cut off."""
+BACKLOG_COUNT = 1024
+
+
+def configure_logging() -> None:
+    """One JSON object a line on standard error; levels from INFO."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+            ),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def run(folder: Path) -> None:
+    """Serve until a signal asks to stop. Raises ConfigError before anything is served if anything is wrong."""
+    configure_logging()
+    log = structlog.get_logger("clf.server")
+    data = read_file(folder / "clf_server.toml")
+    config = parse_config(data, folder)
+    _prepare(config, data)
+    health = Health(config)
+    admin = AdminServer(config.admin, health.read)
+    listen = str(config.listen)
+    log.info("serving", listen=listen, admin=str(config.admin), trust=config.trust, owner=health.owner)
+    if config.trust == "simulation":
+        log.warning("SIMULATION: evidence proves nothing about hardware; serve no real secrets", simulated=True)
+    server = Granian(
+        "clf.server.worker:create",
+        factory=True,
+        address=config.listen.host,
+        port=config.listen.port,
+        interface=Interfaces.ASGI,
+        workers=config.workers,
+        backlog=BACKLOG_COUNT,
+        backpressure=BACKLOG_COUNT,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_MILLISECONDS),
+        websockets=False,
+        log_enabled=True,
+        log_dictconfig=_library_logging(),
+        ssl_cert=config.tls_certificate,
+        ssl_key=config.tls_key,
+        ssl_protocol_min=SSLProtocols.tls13,
+        respawn_failed_workers=True,
+        workers_kill_timeout=config.limits.stop_grace_seconds + 5,
+        pid_file=config.state / PID_NAME,
+    )
+    try:
+        server.serve()
+    finally:
+        admin.close()
+
+
+def _library_logging() -> dict[str, object]:
+    """The HTTP server's own lines: warnings and worse, without access logs (paths belong in the audit log alone)."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(levelname)s %(name)s %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}},
+        "loggers": {
+            "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+            "granian.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
+        },
+    }
+
+
+def _prepare(config: ServerConfig, data: bytes) -> None:
+    """Everything a worker will open is opened once here, so that mistakes are told at once and in one place."""
+    config.state.mkdir(mode=0o700, exist_ok=True)
+    metrics = config.state / METRICS_NAME
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(mode=0o700)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    os.environ[FOLDER_VARIABLE] = str(config.folder)
+    # Workers are started fresh instead of forked: the main process has threads, which a fork would leave half alive.
+    multiprocessing.set_start_method("spawn", force=True)
+    for path, field in ((config.tls_certificate, "server.tls.certificate"), (config.tls_key, "server.tls.key")):
+        if not path.is_file():
+            raise ConfigError(f"{field}: {path} is not there", field=field, remedy="clf server init makes one")
+    activate(config, data)
+    services = open_services(config)
+    services.results.check()
+    generation = services.state.set_policy_digest(config.digest, time.time())
+    services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
+    services.audit.close()
+    services.state.close()
+
+
+class Health:
+    """What /healthz says."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        from clf.server.keys import load_identity
+
+        self._config = config
+        self._state = StateStore.open(config.state / STATE_NAME, config.trust)
+        self.owner = load_identity(config.identity_file).thumbprint
+
+    def read(self) -> dict[str, object]:
+        """The state store answers, and the policy in force is the one that was made active last."""
+        found: dict[str, object] = {
+            "status": "ok",
+            "trust": self._config.trust,
+            "simulated": self._config.trust == "simulation",
+            "owner": self.owner,
+        }
+        try:
+            found["policy_digest"] = self._state.policy_digest()
+            found["policy_generation"] = self._state.policy_generation()
+            found["open_transfers"] = len(self._state.list_open())
+        except ClfError as error:
+            found["status"] = error.code
+        return found
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """The policy now in force, how often it has changed, and how many open transfers it ended."""
+
+    policy: Policy
+    generation: int
+    revoked: int
+
+
+def reload(folder: Path) -> Reloaded:
+    """Validate the edited policy and bring it into force; open transfers that it does not permit are revoked.
+
+    Raises ConfigError and changes nothing where the file is wrong, or the change needs a restart.
+    """
+    data = read_file(folder / "clf_server.toml")
+    config = parse_config(data, folder)
+    active_path = config.state / ACTIVE_NAME
+    if not active_path.is_file():
+        raise UnreachableError("this server has never been started", remedy="clf server run")
+    before = parse_config(read_file(active_path), folder)
+    for name in ("listen", "admin", "data", "results", "state", "keys", "tls_certificate", "tls_key", "workers"):
+        if getattr(before, name) != getattr(config, name):
+            raise ConfigError(f"{name}: changes when the server is started anew", field=name, remedy="restart it")
+    for name in ("limits", "trust", "simulation_root", "collateral", "max_age_hours"):
+        if getattr(before, name) != getattr(config, name):
+            raise ConfigError(f"{name}: changes when the server is started anew", field=name, remedy="restart it")
+    activate(config, data)
+    services = open_services(config)
+    try:
+        generation = services.state.set_policy_digest(config.digest, services.now())
+        services.record("policy_loaded", {"generation": generation})
+        revoked = 0
+        for row in services.state.list_open():
+            try:
+                check_policy(services, row)
+            except Refusal:
+                revoked += 1
+    finally:
+        services.audit.close()
+        services.state.close()
+    return Reloaded(config.policy, generation, revoked)

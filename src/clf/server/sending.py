@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sending a sealed body so that one reader cannot hurt the others.
+
+A piece at a time is read and sealed in a thread; the event loop is free meanwhile. A reader that stops reading is cut
+off after a time, one that has gone is noticed before the next piece is sealed, and a worker sends no more than it was
+told to in a second. A body that cannot be finished is cut, never padded: the client sees a truncated message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from clf import limits
+from clf.server.downloads import BytesDownload, FileDownload
+from clf.server.refusal import Refusal
+from clf.server.services import Services
+
+
+class Run(Protocol):
+    """Runs something that blocks in a thread."""
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        """See Run."""
+
+
+class SealedResponse(Response):
+    """One sealed body of known size. Starlette runs it like any response."""
+
+    def __init__(
+        self, download: FileDownload | BytesDownload, *, services: Services, run: Run, media_type: str
+    ) -> None:
+        self._download = download
+        self._services = services
+        self._run = run
+        self.status_code = 200
+        self.media_type = media_type
+        self.background = None
+        self.init_headers({"Content-Length": str(download.size), "Cache-Control": "no-store"})
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            if self._download.plain_size <= limits.PIECE_BYTES:
+                await self._send(send, asyncio.Event())
+                return
+            await self._send_long(receive, send)
+        finally:
+            self._download.close()
+
+    async def _send_long(self, receive: Receive, send: Send) -> None:
+        gone = asyncio.Event()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+
+        watcher = asyncio.create_task(watch())
+        self._services.metrics.bodies(+1)
+        try:
+            await self._send(send, gone)
+        finally:
+            self._services.metrics.bodies(-1)
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await watcher
+
+    async def _send(self, send: Send, gone: asyncio.Event) -> None:
+        idle = self._services.config.limits.body_idle_seconds
+        pieces = self._download.pieces()
+        end: Any = object()
+        coming = asyncio.ensure_future(self._run(next, pieces, end))
+        sent = 0
+        try:
+            # The first piece is made before the status line leaves, so a source that changed is still a proper error.
+            piece = await coming
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            while piece is not end and not gone.is_set():
+                coming = asyncio.ensure_future(self._run(next, pieces, end))
+                sent += len(piece)
+                async with asyncio.timeout(idle):
+                    await send({"type": "http.response.body", "body": piece, "more_body": sent < self._download.size})
+                delay = self._services.pace.delay(len(piece))
+                if delay:
+                    await asyncio.sleep(delay)
+                piece = await coming
+        except TimeoutError:
+            raise Cut(f"the reader took nothing for {idle} s") from None
+        except Refusal as refusal:
+            if sent == 0:
+                raise
+            # The owner finds it in the audit log: ending the transfer wrote it there.
+            raise Cut(refusal.message) from None
+        finally:
+            await asyncio.wait({coming})
+            coming.exception()
+            pieces.close()
+            self._services.count_sent(self._download.transfer, sent)
+
+
+class Cut(Exception):  # noqa: N818 - not an error of the protocol: it makes the HTTP server cut the connection
+    """A body that cannot be finished."""

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one worker process of an owner's server works with, and how it tells the owner what it decided.
+
+Workers share nothing but files and the state store, so any of them may serve any step of a transfer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from clf import limits
+from clf.server.audit import AuditLog
+from clf.server.config import ServerConfig
+from clf.server.keys import Identity, Keyring
+from clf.server.limiting import Pace, Places, Rate
+from clf.server.metrics import Metrics
+from clf.server.policy_live import LivePolicy
+from clf.server.refusal import Refusal
+from clf.server.results import ResultsFolder
+from clf.server.state import StateStore
+from clf.server.storage import DataFolder
+from clf.server.verifier import Verifier
+from clf.wire.encoding import b64url
+
+_ETAG_LABEL = b"clf-etag-v1\0"
+REFERENCE_BYTES = 9
+
+Facts = dict[str, Any]
+"""Fields of an audit entry, gathered as a request goes through its steps."""
+
+
+@dataclass
+class Services:
+    """Everything a request needs. Clocks and randomness are passed in; `now` is seconds since the epoch."""
+
+    config: ServerConfig
+    identity: Identity
+    challenge_keys: Keyring
+    transfer_keys: Keyring
+    state: StateStore
+    data: DataFolder
+    results: ResultsFolder
+    audit: AuditLog
+    policy: LivePolicy
+    verifier: Verifier
+    metrics: Metrics
+    now: Callable[[], float]
+    rate: Rate
+    appraisals: Places
+    bodies: Places
+    pace: Pace
+    random: Callable[[int], bytes] = secrets.token_bytes
+    _denials: DenialBudget = field(init=False)
+    _sent: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._denials = DenialBudget(limits.AUDIT_DENIALS_PER_MINUTE)
+
+    def count_sent(self, transfer_id: str, count: int) -> None:
+        """Note sealed bytes that left for a transfer; `sent_bytes` gives them to the entry that ends it."""
+        self.metrics.sent(count)
+        self._sent[transfer_id] = self._sent.get(transfer_id, 0) + count
+
+    def sent_bytes(self, transfer_id: str) -> int:
+        """What this worker has sent for a transfer since it last told."""
+        return self._sent.pop(transfer_id, 0)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether this owner trusts the simulated platform: then every entry and answer says so."""
+        return self.config.trust == "simulation"
+
+    def etag_key(self, key_id: str) -> bytes:
+        """The key of the opaque etags of transfers made under `key_id`: etags tell nothing about the disk."""
+        return HKDFExpand(SHA256(), 32, _ETAG_LABEL).derive(self.transfer_keys.keys[key_id])
+
+    def record(self, event: str, facts: Facts) -> None:
+        """Append one entry to the audit log; it is on the disk when this returns. Raises AuditError."""
+        entry: Facts = {"event": event, **facts, "policy_digest": self.policy.digest}
+        if self.simulated:
+            entry["simulated"] = True
+        self.audit.append([entry])
+
+    def deny(self, refusal: Refusal, facts: Facts) -> str:
+        """Record a refusal and return the reference under which the owner finds it.
+
+        A flood of refusals must not fill the disk: beyond a number a minute they are counted, and the count is recorded
+        when the minute is over.
+        """
+        reference = b64url(self.random(REFERENCE_BYTES))
+        self.metrics.refused(refusal.code)
+        suppressed, write = self._denials.take(self.now())
+        if suppressed:
+            self.record("suppressed", {"count": suppressed, "reason": "refusals beyond the limit of a minute"})
+        if write:
+            entry = {
+                **facts,
+                "reference": reference,
+                "decision": "deny",
+                "code": refusal.code,
+                "step": refusal.step,
+                "reason": refusal.message,
+                "remedy": refusal.remedy,
+            }
+            self.record("denied", entry)
+        return reference
+
+
+class DenialBudget:
+    """How many refusals of a minute are written out one by one."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._minute = 0
+        self._written = 0
+        self._suppressed = 0
+        self._lock = threading.Lock()
+
+    def take(self, now: float) -> tuple[int, bool]:
+        """Refusals of a former minute that were only counted, and whether this one is to be written."""
+        with self._lock:
+            suppressed = 0
+            minute = int(now // 60)
+            if minute != self._minute:
+                suppressed, self._suppressed = self._suppressed, 0
+                self._minute, self._written = minute, 0
+            if self._written >= self._per_minute:
+                self._suppressed += 1
+                return suppressed, False
+            self._written += 1
+            return suppressed, True

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes back: parts that count once they are whole, verified and durable, and the commit that publishes a result.
+
+A part:    1 the transfer is a write            4 sealed chunks open, plain bytes go to the staging file
+           2 the offset follows what is durable 5 the staging file is synced
+           3 size, quota and disk allow it      6 the durable offset advances, once, by compare and set
+
+A commit:  1 the sealed document opens          5 the staging file is linked into place, never over another
+           2 size and SHA-256 are those stored  6 the store turns the transfer into a result and charges its bytes, once
+           3 there is room for a result         7 the audit entry is on the disk
+           4 the receipt is signed              8 the staging name goes, the receipt leaves
+
+What a crash leaves after each step is written in `results.py`; a repeated commit, or the next start, finishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from clf import limits
+from clf.errors import IntegrityError, WireError
+from clf.server.access import Access
+from clf.server.refusal import Refusal
+from clf.server.services import Facts, Services
+from clf.server.staging import Staged
+from clf.server.state import LimitReached, Transfer
+from clf.wire.documents import Commit, check_receipt, make_receipt
+from clf.wire.sealed import Context, Opener, open_sealed
+
+PULL_BYTES = 4 * limits.PIECE_BYTES
+"""Sealed bytes gathered before a thread opens them: fewer switches between threads."""
+_DIGESTS_COUNT = 1024
+
+
+class Uploads:
+    """One worker's side of results. The store decides; what is kept here only saves reading a file again."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._digests: OrderedDict[str, tuple[int, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # --- parts ---------------------------------------------------------------------------------------
+
+    async def receive(
+        self,
+        run: Callable[..., Awaitable[Any]],
+        found: Access,
+        stream: AsyncIterator[bytes],
+        *,
+        offset: int,
+        length: int,
+        nonce: bytes,
+    ) -> int:
+        """Take in one part and return the durable offset after it. Raises Refusal, IntegrityError or StorageError."""
+        row = found.row
+        if row.action != "write":
+            raise Refusal("method_not_allowed", f"a {row.action} transfer takes no parts", step="1 write")
+        if length == 0:
+            raise WireError("length: a part has at least one byte")
+        if offset + length <= row.received:
+            async for _ in stream:  # it is held already; what is on the line has to be read all the same
+                pass
+            return row.received
+        self._check_room(row, offset, length)
+        context = Context(op="up", id=row.id, path=found.path, nonce=nonce, offset=offset, length=length)
+        opener = Opener(found.secret, context, expected=length)
+        loop = asyncio.get_running_loop()
+
+        async def pull() -> bytes:
+            gathered = bytearray()
+            async for piece in stream:
+                gathered += piece
+                if len(gathered) >= PULL_BYTES:
+                    break
+            return bytes(gathered)
+
+        def pieces() -> Iterator[bytes]:
+            while True:
+                sealed = asyncio.run_coroutine_threadsafe(pull(), loop).result()
+                if not sealed:
+                    yield opener.finalize()
+                    return
+                yield opener.update(sealed)
+
+        received: int = await run(self._store, row, offset, length, pieces())
+        return received
+
+    def _check_room(self, row: Transfer, offset: int, length: int) -> None:
+        if offset != row.received:
+            raise Refusal(
+                "offset_conflict", f"a part at {offset}, and {row.received} bytes are durable", step="2 offset"
+            )
+        if offset + length > (row.declared_size or 0):
+            raise Refusal("too_large", f"{offset + length} bytes of {row.declared_size} allowed", step="3 room")
+        quota = self._services.config.limits.results_total_bytes
+        if self._services.state.stored_bytes() + length > quota:
+            raise Refusal(
+                "quota_exceeded", f"results would have more than {quota} bytes", step="3 room", remedy="collect results"
+            )
+
+    def _store(self, row: Transfer, offset: int, length: int, pieces: Iterator[bytes]) -> int:
+        services = self._services
+        digest = self._digest_at(row.id, offset)
+
+        def noted() -> Iterator[bytes]:
+            for piece in pieces:
+                if digest is not None:
+                    digest.update(piece)
+                yield piece
+
+        with services.results.lock(row.id) as staged:
+            now_durable = services.state.get(row.id)
+            if now_durable is None or now_durable.received != offset:
+                raise Refusal("offset_conflict", "another writer was first", step="2 offset")
+            staged.append(offset, noted())
+            try:
+                quota = services.config.limits.results_total_bytes
+                advanced = services.state.advance(row.id, offset, offset + length, quota)
+            except LimitReached as error:
+                code = "quota_exceeded" if error.which == "quota" else "too_large"
+                raise Refusal(code, error.message, step="6 offset", remedy="collect results") from error
+        if not advanced:
+            raise Refusal("transfer_closed", "the transfer ended meanwhile", step="6 offset")
+        if digest is not None:
+            with self._lock:
+                self._digests[row.id] = (offset + length, digest)
+                self._digests.move_to_end(row.id)
+                while len(self._digests) > _DIGESTS_COUNT:
+                    self._digests.popitem(last=False)
+        services.metrics.received(length)
+        services.record("part_stored", {**_row_facts(row), "offset": offset, "bytes": length})
+        return offset + length
+
+    def _digest_at(self, transfer_id: str, offset: int) -> Any:
+        """A running SHA-256 of what is durable up to `offset`, or None where this worker has not seen all of it."""
+        if offset == 0:
+            return hashlib.sha256()
+        with self._lock:
+            known = self._digests.get(transfer_id)
+        return known[1].copy() if known is not None and known[0] == offset else None
+
+    def forget(self, transfer_id: str) -> None:
+        """Drop what is kept for a transfer that has ended."""
+        with self._lock:
+            self._digests.pop(transfer_id, None)
+
+    # --- commit --------------------------------------------------------------------------------------
+
+    def commit(self, found: Access, body: bytes, *, nonce: bytes, facts: Facts) -> str:
+        """Publish the result and return the signed receipt; the same commit again gets the same receipt."""
+        services, row = self._services, found.row
+        if row.action != "write":
+            raise Refusal("method_not_allowed", f"a {row.action} transfer has nothing to commit", step="1 document")
+        context = Context(op="commit", id=row.id, path=found.path, nonce=nonce)
+        document = Commit.decode(open_sealed(found.secret, context, body, most=limits.COMMIT_BODY_BYTES))
+        facts.update(sha256=document.sha256, size=document.size)
+        if row.state == "committed":
+            return self._repeat(found, document, facts)
+        with services.results.lock(row.id) as staged:
+            fresh = services.state.get(row.id) or row
+            if fresh.state == "committed":
+                return self._repeat(found, document, facts)
+            self._check_content(staged, fresh, document)
+            receipt = make_receipt(
+                request=row.request,
+                path=found.path,
+                commit=document,
+                committed=int(services.now()),
+                identity=services.identity.key,
+            )
+            staged.publish(found.path)
+            try:
+                self._turn_into_result(fresh, document, receipt)
+            except Exception:
+                staged.withdraw(found.path)
+                raise
+            self._finish(fresh, document)
+        self.forget(row.id)
+        return receipt
+
+    def _check_content(self, staged: Staged, row: Transfer, document: Commit) -> None:
+        services = self._services
+        if document.size != row.received:
+            raise Refusal("commit_mismatch", f"{row.received} bytes are stored, not {document.size}", step="2 content")
+        digest = self._digest_at(row.id, row.received) if row.received else None
+        stored = digest.hexdigest() if digest is not None else staged.digest(row.received).hex()
+        if stored != document.sha256:
+            raise Refusal("commit_mismatch", "the SHA-256 is not that of what is stored", step="2 content")
+        there = sum(1 for result in services.state.results() if result.collected is None)
+        if there >= services.config.limits.results_count:
+            raise Refusal("quota_exceeded", f"{there} results are there", step="3 room", remedy="collect results")
+
+    def _turn_into_result(self, row: Transfer, document: Commit, receipt: str) -> None:
+        services = self._services
+        grant = services.policy.current().grant(row.grant)
+        if grant is None:
+            raise Refusal("transfer_revoked", "the grant is gone", step="6 store")
+        committed = services.state.commit(
+            row.id,
+            path=row.path or "",
+            size=document.size,
+            sha256=document.sha256,
+            receipt=receipt.encode("ascii"),
+            grant=row.grant,
+            max_bytes=grant.max_bytes,
+            now=services.now(),
+        )
+        if committed is None:
+            raise Refusal("transfer_closed", "the transfer ended meanwhile", step="6 store")
+
+    def _finish(self, row: Transfer, document: Commit) -> None:
+        """Steps 7 and 8; done again where a crash came between."""
+        inputs = [f"{item.owner}/{item.transfer}" for item in document.inputs]
+        entry = {**_row_facts(row), "bytes": document.size, "sha256": document.sha256, "inputs": inputs}
+        self._services.record("committed", entry)
+        self._services.metrics.ended("committed")
+        self._services.results.discard(row.id)
+
+    def _repeat(self, found: Access, document: Commit, facts: Facts) -> str:
+        services, row = self._services, _current(self._services, found)
+        receipt = (row.receipt or b"").decode("ascii")
+        try:
+            check_receipt(
+                receipt,
+                request=row.request,
+                path=found.path,
+                commit=document,
+                identity=services.identity.public_key,
+            )
+        except IntegrityError as error:
+            raise Refusal("commit_mismatch", "committed before, with another content", step="1 document") from error
+        if services.results.is_staged(row.id):
+            self._finish(row, document)
+        services.record("receipt_repeated", {**facts, **_row_facts(row)})
+        return receipt
+
+
+def _current(services: Services, found: Access) -> Transfer:
+    """The row as it is now: another worker may have committed since the request came in."""
+    return services.state.get(found.row.id) or found.row
+
+
+def _row_facts(row: Transfer) -> Facts:
+    return {
+        "transfer": row.id,
+        "action": row.action,
+        "path": row.path,
+        "grant": row.grant,
+        "enclave": row.enclave,
+        "run": row.run.hex(),
+    }

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an owner's folder to the services and the ASGI application of one worker process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from clf import limits
+from clf.errors import ConfigError
+from clf.server.app import create_app
+from clf.server.audit import AuditLog
+from clf.server.config import ServerConfig, load
+from clf.server.keys import load_identity, load_keyring
+from clf.server.limiting import Pace, Places, Rate
+from clf.server.metrics import Metrics
+from clf.server.policy_live import LivePolicy
+from clf.server.results import ResultsFolder
+from clf.server.services import Services
+from clf.server.state import StateStore
+from clf.server.storage import DataFolder
+from clf.server.verifier import Verifier
+from clf.strict_toml import read_file
+from clf.verify.cache import CollateralCache
+from clf.verify.fetch import CollateralSource, FolderSource, PccsSource
+from clf.verify.marks import FileMarks
+from clf.verify.trust import TrustRoot
+
+FOLDER_VARIABLE = "CLF_SERVER_FOLDER"
+STATE_NAME = "state.db"
+AUDIT_NAME = "audit"
+MARKS_NAME = "monotonic.json"
+_PR_SET_PDEATHSIG = 1
+
+
+def trust_root(config: ServerConfig) -> TrustRoot:
+    """The one root that this owner trusts. Raises ConfigError."""
+    if config.simulation_root is None:
+        return TrustRoot.intel()
+    return TrustRoot.simulation_pem(read_file(config.simulation_root))
+
+
+def collateral_source(config: ServerConfig) -> CollateralSource:
+    """Where collateral comes from."""
+    if config.collateral.kind == "folder":
+        return FolderSource(Path(config.collateral.location))
+    if config.collateral.kind == "pcs":
+        return PccsSource.intel()
+    return PccsSource(config.collateral.location)
+
+
+def open_services(config: ServerConfig) -> Services:
+    """Open everything that a worker needs. Raises ConfigError, StateError, AuditError or StorageError."""
+    now = time.time
+    trust = trust_root(config)
+    marks = FileMarks(config.state / MARKS_NAME)
+    settings = config.limits
+    return Services(
+        config=config,
+        identity=load_identity(config.identity_file),
+        challenge_keys=load_keyring(config.challenge_keyring),
+        transfer_keys=load_keyring(config.transfer_keyring),
+        state=StateStore.open(config.state / STATE_NAME, config.trust),
+        data=DataFolder(config.data),
+        results=ResultsFolder(config.results),
+        audit=AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, now),
+        policy=LivePolicy(config),
+        verifier=Verifier(
+            trust,
+            CollateralCache(collateral_source(config), trust, marks, now),
+            marks,
+            now,
+            max_age_hours=config.max_age_hours,
+        ),
+        metrics=Metrics(),
+        now=now,
+        rate=Rate(settings.requests_per_second_per_address, settings.requests_burst_count, time.monotonic),
+        appraisals=Places(
+            settings.concurrent_appraisals_count,
+            "concurrent_appraisals_count",
+            waiting=settings.waiting_appraisals_count,
+            wait_seconds=limits.COLLATERAL_TOTAL_SECONDS,
+        ),
+        bodies=Places(settings.concurrent_bodies_count, "concurrent_bodies_count"),
+        pace=Pace(settings.release_bytes_per_second, time.monotonic),
+    )
+
+
+def create() -> Starlette:
+    """What the HTTP server loads in each worker process; the folder comes in the environment."""
+    _end_with_parent()
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        raise ConfigError(f"{FOLDER_VARIABLE} is not set", field="dir", remedy="start the server with clf server run")
+    return create_app(open_services(load(Path(folder))))
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this worker when its parent dies, however that happens.
+
+    A worker that outlives a killed server would hold the port, and go on releasing data that nobody watches.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
