@@ -115,4 +115,4 @@ def end(services: Services, row: Transfer, state: TransferState, reason: str) ->
     )
     services.metrics.ended(state)
     if row.action == "write":
-        services.results.discard(row.id)
+        services.results.abandon(row.id, row.path)

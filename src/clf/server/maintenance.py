@@ -79,7 +79,7 @@ def sweep(services: Services) -> None:
         )
         services.metrics.ended("expired")
         if row.action == "write":
-            services.results.discard(row.id)
+            services.results.abandon(row.id, row.path)
     for result in services.state.results():
         if result.collected is None and not services.results.exists(result.path):
             services.state.mark_collected(result.id, now)

@@ -17,6 +17,8 @@ How one result comes in, and what a crash after each step leaves (a crash: the p
    counted; a repeated commit gets the same receipt.
 7. `discard` removes the staging name. Crash before: `sweep` does it. The result has its own name since 5.
 
+A transfer that ends without a commit is given to `abandon`, which also takes back a name from step 5.
+
 A file with two names is never written again, so a published result cannot be changed by a late part.
 
     with results.lock(id) as staged:
@@ -26,7 +28,7 @@ A file with two names is never written again, so a published result cannot be ch
 
     with results.lock(id) as staged:
         staged.digest(size) == sha256
-        staged.publish(path)
+        staged.publish(path, size)
         if state.commit(id, ...) is None:                  # or raised LimitReached
             staged.withdraw(path)
     results.discard(id)
@@ -150,10 +152,10 @@ class ResultsFolder:
         with self.lock(transfer_id) as staged:
             return staged.digest(size)
 
-    def publish(self, transfer_id: str, path: str) -> None:
+    def publish(self, transfer_id: str, path: str, size: int) -> None:
         """As Staged.publish."""
         with self.lock(transfer_id) as staged:
-            staged.publish(path)
+            staged.publish(path, size)
 
     def exists(self, path: str) -> bool:
         """Whether the name of a result is taken, by anything."""
@@ -188,8 +190,22 @@ class ResultsFolder:
                 return False
             return True
 
+    def abandon(self, transfer_id: str, path: str | None) -> None:
+        """Remove what there is of a transfer that ended without a commit: staging, and a name given before a crash.
+
+        While somebody works on it everything stays, or a name given at this moment could not be traced: `sweep` does it.
+        """
+        try:
+            with self.lock(transfer_id) as staged:
+                if path is not None and staged.is_published:
+                    staged.withdraw(path)
+                self.discard(transfer_id)
+        except StorageError as error:
+            if error.code not in ("writer_busy", "offset_conflict"):
+                raise
+
     def discard(self, transfer_id: str) -> bool:
-        """Remove the staging name. True if there was one. A published result keeps its own name."""
+        """Remove the staging name after a commit. True if there was one. The result keeps its own name."""
         with self._staging(transfer_id) as staging, write_errors(transfer_id):
             try:
                 os.unlink(transfer_id, dir_fd=staging)

@@ -138,9 +138,8 @@ class Staged:
     # --- publishing ---
 
     def digest(self, size: int) -> bytes:
-        """SHA-256 of the staged bytes, if they are exactly `size`; else `commit_mismatch`."""
-        if self.size != size:
-            raise StorageError(f"{self.size} bytes were received, not {size}", code="commit_mismatch")
+        """SHA-256 of the first `size` bytes, the durable ones; `commit_mismatch` if there are fewer."""
+        self._cut(size)
         found, buffer, offset = hashlib.sha256(), bytearray(_DIGEST_BYTES), 0
         with write_errors(self._id):
             while count := os.preadv(self._handle, [buffer], offset):
@@ -148,11 +147,12 @@ class Staged:
                 offset += count
         return found.digest()
 
-    def publish(self, path: str) -> None:
-        """Give the file its name below the results folder: all of it, durably, replacing nothing. May be repeated.
+    def publish(self, path: str, size: int) -> None:
+        """Give the file, exactly its `size` durable bytes, its name below the results folder. May be repeated.
 
         Raises StorageError `result_exists` when the name, or a part of it, is taken by anything else.
         """
+        self._cut(size)
         with self._parent(path, make=True) as (parent, name):
             with write_errors(path):
                 os.fsync(self._handle)
@@ -163,6 +163,14 @@ class Staged:
             with write_errors(path):
                 sync_folder(parent)
             self._step("name-durable")
+
+    def _cut(self, size: int) -> None:
+        # A writer that died between its sync and the state's new offset left bytes that nobody was told of.
+        if self.size > size and not self.is_published:
+            with write_errors(self._id):
+                os.ftruncate(self._handle, size)
+        if self.size != size:
+            raise StorageError(f"{self.size} bytes are stored, not {size}", code="commit_mismatch")
 
     def _link(self, parent: int, name: str, path: str) -> None:
         try:

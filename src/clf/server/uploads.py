@@ -174,7 +174,7 @@ class Uploads:
                 committed=int(services.now()),
                 identity=services.identity.key,
             )
-            staged.publish(found.path)
+            staged.publish(found.path, document.size)
             try:
                 self._turn_into_result(fresh, document, receipt)
             except Exception:
