@@ -53,6 +53,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
     ) -> None:
         super().__init__()
         self._state: State = "aborted"
+        self._generation = session.generation()
         if not limits.UPLOAD_PART_LEAST_BYTES <= part_bytes <= limits.PART_BYTES:
             raise MisuseError(
                 f"part_bytes: {part_bytes} is not from {limits.UPLOAD_PART_LEAST_BYTES} to {limits.PART_BYTES}"
@@ -65,7 +66,6 @@ class Writer(Unpicklable, io.BufferedIOBase):
         self._most = self._transfer.size if size is None else min(size, self._transfer.size)
         self._state = "open"
         self._lock = threading.RLock()
-        self._generation = session.generation()
         self._pending = bytearray()
         self._durable = 0
         self._written = 0
