@@ -8,8 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.shared import shared
-
 from clf.errors import ClfError
 from clf.simulator.platform import SimulatedPlatform
 from clf.verify.appraise import appraise, precheck
@@ -17,6 +15,7 @@ from clf.verify.claims import Claims
 from clf.verify.collateral import Collateral
 from clf.verify.marks import Marks, MemoryMarks
 from clf.verify.trust import TrustRoot
+from tests.shared import shared
 
 NOW = 1_795_400_000.0
 """2026-11-22: a fixed present for everything simulated."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import dcap_qvl
 import pytest
-from tests.verify.scene import NOW, SEED, scene
 
 from clf.errors import AppraisalError, ClfError, CollateralError
 from clf.simulator.platform import QeLevel, SimulatedPlatform, TcbLevel
 from clf.verify import dcap
+from tests.verify.scene import NOW, SEED, scene
 
 
 def test_the_table_is_pinned_to_the_series_installed() -> None:

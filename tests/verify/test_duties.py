@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.verify.scene import MRENCLAVE, MRSIGNER, NOW, REPORT_DATA, SEED, Scene, scene
 
 from clf.errors import AppraisalError, CollateralError, ConfigError
 from clf.simulator.pki import CERTIFICATES_FROM, sign_raw
@@ -19,6 +18,7 @@ from clf.verify.claims import Claims
 from clf.verify.marks import MemoryMarks
 from clf.verify.quote import parse_quote
 from clf.verify.trust import TrustRoot
+from tests.verify.scene import MRENCLAVE, MRSIGNER, NOW, REPORT_DATA, SEED, Scene, scene
 
 
 def _library_accepts(case: Scene) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from tests.verify.scene import RealQuote, Scene, real_quotes, scene
 
 from clf.errors import ClfError
 from clf.simulator.quote import rejoin
@@ -14,6 +13,7 @@ from clf.verify.collateral import check_signatures
 from clf.verify.dcap import explain
 from clf.verify.quote import parse_quote
 from clf.verify.trust import TrustRoot
+from tests.verify.scene import RealQuote, Scene, real_quotes, scene
 
 
 def _scene(quote: RealQuote) -> Scene:

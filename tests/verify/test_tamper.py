@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.verify.scene import Scene, scene
 
 from clf.errors import ClfError
 from clf.verify.collateral import Collateral
 from clf.verify.quote import parse_quote
+from tests.verify.scene import Scene, scene
 
 _GOOD = scene()
 _CLAIMS = _GOOD.appraise()

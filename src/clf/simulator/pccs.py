@@ -103,6 +103,9 @@ class Pccs:
             server_version = "clf-simulated-pccs"
             sys_version = ""
             timeout = _SOCKET_SECONDS
+            # Head and body in one packet, sent at once: else each answer waits 40 ms for the other side's ACK.
+            wbufsize = -1
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 reply = answer(platform, self.path)

@@ -34,7 +34,7 @@ _WORTH_RETRYING: Final = frozenset({429, 500, 502, 503, 504})
 class CollateralSource(Protocol):
     """Something that yields unverified collateral for a platform model; safe to call from many threads."""
 
-    def fetch(self, fmspc: str, pck_ca: str, tee: Tee) -> Collateral:
+    def fetch(self, fmspc: str, pck_ca: str, tee: Tee, /) -> Collateral:
         """`fmspc` is 12 hex digits, `pck_ca` "processor" or "platform". Raises CollateralError."""
 
 
@@ -287,6 +287,9 @@ def _der(body: bytes, what: str) -> bytes:
     if body[:1] == b"\x30" and not all(byte in b"0123456789abcdefABCDEF" for byte in body[:64]):
         return body
     try:
-        return bytes.fromhex(body.decode("ascii"))
+        decoded = bytes.fromhex(body.decode("ascii"))
     except ValueError:
-        raise malformed(f"the {what} is neither DER nor hexadecimal") from None
+        decoded = b""
+    if not decoded:
+        raise malformed(f"the {what} is neither DER nor hexadecimal")
+    return decoded

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The high-water marks survive a restart, are shared by processes, and never start anew by themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from clf.errors import CollateralError, ConfigError
+from clf.verify.marks import FileMarks
+from tests.verify.scene import scene
+
+FACTS = scene(eval_number=20).collateral.facts
+OLDER = dataclasses.replace(FACTS, tcb_eval_number=19)
+
+
+def test_marks_survive_a_restart(tmp_path: Path) -> None:
+    """A verifier that starts again still refuses what is older."""
+    path = tmp_path / "monotonic.json"
+    FileMarks(path).record(FACTS)
+    assert path.stat().st_mode & 0o077 == 0
+    marks = FileMarks(path)
+    marks.check(FACTS)
+    with pytest.raises(CollateralError) as caught:
+        marks.check(OLDER)
+    assert caught.value.code == "collateral_older_than_seen"
+
+
+def test_marks_are_shared_and_never_lowered(tmp_path: Path) -> None:
+    """Several processes keep one file: what one saw binds the other, and neither overwrites the other's marks."""
+    one, other = FileMarks(tmp_path / "monotonic.json"), FileMarks(tmp_path / "monotonic.json")
+    tdx = dataclasses.replace(FACTS, tee="tdx", tcb_eval_number=21)
+    one.record(FACTS)
+    other.record(tdx)
+    one.record(OLDER)
+    for marks in (one, other):
+        marks.check(tdx)
+        with pytest.raises(CollateralError):
+            marks.check(OLDER)
+    assert json.loads((tmp_path / "monotonic.json").read_bytes()) == {
+        f"sgx tcb {FACTS.fmspc}": 20,
+        "sgx qe": 20,
+        f"tdx tcb {FACTS.fmspc}": 21,
+        "tdx qe": 20,
+    }
+
+
+def test_concurrent_records_lose_nothing(tmp_path: Path) -> None:
+    """Threads that record different platforms at once leave all their marks."""
+    path = tmp_path / "monotonic.json"
+    shared = [FileMarks(path) for _ in range(4)]
+
+    def record(number: int) -> None:
+        shared[number % 4].record(dataclasses.replace(FACTS, fmspc=f"{number:012x}"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(record, range(40)))
+    assert len(json.loads(path.read_bytes())) == 41
+
+
+def test_damaged_or_vanished_marks_are_an_error(tmp_path: Path) -> None:
+    """Forgetting is what an attacker wants: a damaged or removed file is never taken for an empty one."""
+    path = tmp_path / "monotonic.json"
+    marks = FileMarks(path)
+    marks.record(FACTS)
+    for content in ("{", "[]", '{"sgx qe": "20"}', '{"sgx qe": true}'):
+        path.write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            FileMarks(path)
+        assert caught.value.code == "marks_damaged"
+        with pytest.raises(ConfigError):
+            marks.check(FACTS)
+    path.unlink()
+    with pytest.raises(ConfigError):
+        marks.check(FACTS)
+
+
+def test_marks_that_cannot_be_written_refuse_the_evidence(tmp_path: Path) -> None:
+    """Fail closed: a mark that cannot be kept is no mark."""
+    marks = FileMarks(tmp_path / "gone" / "monotonic.json")
+    with pytest.raises(CollateralError) as caught:
+        marks.record(FACTS)
+    assert caught.value.code == "marks_unwritable"
