@@ -96,22 +96,32 @@ def read_private_file(path: Path, name: str, most: int) -> bytes:
     try:
         # O_NONBLOCK: opening a FIFO that somebody put here must not wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
+        try:
+            info = os.fstat(handle)
+            data = _read_most(handle, most + 1) if stat.S_ISREG(info.st_mode) else b""
+        finally:
+            os.close(handle)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise ConfigError(
-            f"{name}: {path} cannot be read: {error.strerror}", field=name, remedy="clf server init makes the keys"
+            f"{name}: {path} cannot be read: {reason}", field=name, remedy="clf server init makes the keys"
         ) from None
-    with os.fdopen(handle, "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise ConfigError(f"{name}: {path} is not a file", field=name, remedy="name a regular file")
-        if info.st_mode & 0o077:
-            mode = stat.S_IMODE(info.st_mode)
-            raise ConfigError(
-                f"{name}: others may read or write {path} (mode {mode:04o})", field=name, remedy=f"chmod 600 {path}"
-            )
-        data = file.read(most + 1)
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigError(f"{name}: {path} is not a file", field=name, remedy="name a regular file")
+    if info.st_mode & 0o077:
+        mode = stat.S_IMODE(info.st_mode)
+        raise ConfigError(
+            f"{name}: others may read or write {path} (mode {mode:04o})", field=name, remedy=f"chmod 600 {path}"
+        )
     if len(data) > most:
         raise ConfigError(f"{name}: {path} is longer than {most} bytes", field=name, remedy="is it the right file?")
+    return data
+
+
+def _read_most(handle: int, most: int) -> bytes:
+    data = b""
+    while len(data) < most and (piece := os.read(handle, most - len(data))):
+        data += piece
     return data
 
 
