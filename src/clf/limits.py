@@ -21,7 +21,7 @@ QUOTE_BYTES: Final = 16 * KIB
 TRANSFER_BODY_BYTES: Final = 40 * KIB
 """Body of POST /v1/transfers: R and quote in base64url and the JSON around them."""
 COMMIT_BODY_BYTES: Final = 256 * KIB
-"""Sealed body of a commit: digest, size and the inputs that the result was computed from."""
+"""The document of a commit, before sealing: digest, size and the inputs that the result was computed from."""
 JSON_DEPTH_COUNT: Final = 4
 PATH_BYTES: Final = 1024
 SEGMENT_BYTES: Final = 255
@@ -46,6 +46,8 @@ CHALLENGE_FUTURE_SECONDS: Final = 5
 """Replicas' clocks may differ by this much; a challenge from further ahead is refused."""
 FILE_BYTES: Final = (1 << 52) - 1
 """The longest sealed message: 2^38 chunks, the last one short. Every JSON reader holds such integers exactly."""
+
+# --- both sides, while they send and read -----------------------------------------------------------
 PIECE_BYTES: Final = 256 * KIB
 """What is read, sealed and sent at once: nearly as fast as 1 MiB, with a quarter of the memory for stalled readers."""
 
@@ -170,8 +172,6 @@ READ_AHEAD_MOST_BYTES: Final = 8 * MIB
 UPLOAD_PART_BYTES: Final = 8 * MIB
 UPLOAD_PART_LEAST_BYTES: Final = 64 * KIB
 """Parts are halved down to this when connections keep being cut."""
-MANIFEST_BYTES: Final = 64 * MIB
-"""A manifest that a client takes into memory: MANIFEST_ENTRIES_COUNT files with paths of 600 bytes."""
 
 # --- the app and its measurement --------------------------------------------------------------------
 APP_FILES_COUNT: Final = 10_000
