@@ -55,7 +55,12 @@ def wait_until(
 def run_clf(*arguments: str | os.PathLike[str], expect: int = 0, **options: Any) -> str:
     """Run the command line to its end; fails where the exit code is another than expected."""
     done = subprocess.run(
-        [*CLF, *map(os.fspath, arguments)], capture_output=True, text=True, timeout=60, check=False, **options
+        [*CLF, *(os.fspath(item) for item in arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
     )
     assert done.returncode == expect, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
