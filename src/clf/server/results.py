@@ -193,7 +193,7 @@ class ResultsFolder:
     def abandon(self, transfer_id: str, path: str | None) -> None:
         """Remove what there is of a transfer that ended without a commit: staging, and a name given before a crash.
 
-        While somebody works on it everything stays, or a name given at this moment could not be traced: `sweep` does it.
+        While somebody works on it everything stays, or a name given now could not be traced: `sweep` does it later.
         """
         try:
             with self.lock(transfer_id) as staged:
