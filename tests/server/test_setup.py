@@ -165,10 +165,9 @@ def handshake(folder: Path, host: str) -> str:
     near, far = socket.socketpair()
 
     def serve() -> None:
-        with far:
-            # Where the client refuses, its side of the test says why.
-            with contextlib.suppress(OSError):
-                server.wrap_socket(far, server_side=True).close()
+        # Where the client refuses, its side of the test says why.
+        with far, contextlib.suppress(OSError):
+            server.wrap_socket(far, server_side=True).close()
 
     thread = threading.Thread(target=serve)
     thread.start()

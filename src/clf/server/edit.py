@@ -355,7 +355,8 @@ def _without(text: str, paths: list[tuple[str | int, ...]]) -> str:
         # One blank line between what remains on both sides.
         if end < len(rows) - 1 and not rows[end].strip() and (line == 1 or not rows[line - 2].strip()):
             drop.add(end + 1)
-    return "\n".join(row for number, row in enumerate(rows, 1) if number not in drop)
+    kept = "\n".join(row for number, row in enumerate(rows, 1) if number not in drop)
+    return kept.rstrip("\n") + "\n"
 
 
 def _check(folder: Path, draft: _Draft) -> ServerConfig:
