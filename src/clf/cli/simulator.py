@@ -44,7 +44,7 @@ def init(
     print(f"key id    {platform.root_key_id}")
     print(f"FMSPC     {platform.fmspc.hex()}")
     print(
-        f'next      pin root.pem in an owner\'s [attestation] (root = "simulation"), then: clf simulator pccs {folder}'
+        f'next      an owner pins it with trust = "simulation" and simulation_root; then: clf simulator pccs {folder}'
     )
 
 
