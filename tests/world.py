@@ -63,7 +63,7 @@ def run_clf(*arguments: str | os.PathLike[str], expect: int = 0, **options: Any)
         **options,
     )
     assert done.returncode == expect, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return str(done.stdout)
 
 
 class PlatformAttester:
