@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# Few verbs. Each makes the environment that it needs: only make and Python 3.11 or later must be on the machine.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+TESTS  ?=
+PROCESSES ?= auto
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+INSTALL = $(BIN)/python -m pip install --quiet --no-input
+
+# What an installation depends on beside its lock file: dependencies and commands stand in pyproject.toml.
+PROJECT = pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean
+
+help: ## show this
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.demo ## two hospitals, one model over both, on real patient records (simulated enclave)
+	$(BIN)/clf demo
+
+test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a part of it, PROCESSES=0 for one process
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup $(TESTS)
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev ## measurements beside their references; writes build/bench.json
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer versions
+	requirements/lock.sh $(VENV)/tools/bin/uv $(if $(UPGRADE),--upgrade)
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "CLF needs Python 3.11 or later; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The lock files' versions agree, so that both fit into one environment (tests/frame/test_locks.py).
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.lock $(PROJECT) | $(BIN)/python
+	$(INSTALL) --require-hashes -r $<
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.tools: requirements/tools.lock | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
