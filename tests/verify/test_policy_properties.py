@@ -147,6 +147,13 @@ def test_no_td_attribute_bit_is_overlooked(bit: int) -> None:
     assert decision.allowed == (bit in (27, 30, 31))
 
 
+@pytest.mark.parametrize("bit", range(64))
+def test_a_trust_domain_without_basic_state_is_refused(bit: int) -> None:
+    """x87 and SSE state are always there; which further extensions a domain may use is not the owner's concern."""
+    claims = tdx_claims(tdx=tdx_identity(xfam=flipped(tdx_identity().xfam, bit)))
+    assert decide(policy(enclaves=(tdx_rule(),)), claims, request(), NOW).allowed == (bit > 1)
+
+
 TDX_FIELDS = [
     *("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_config_id", "mr_owner", "mr_owner_config"),
     *("mr_seam", "mr_signer_seam", "seam_attributes", "mr_service_td"),
