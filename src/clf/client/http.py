@@ -218,7 +218,7 @@ class Http:
 
 def _whole(body: Body, most: int) -> bytes:
     data = b""
-    while piece := body.read():
+    while piece := body.read(gentle=True):
         data += piece
         if len(data) > most:
             raise IntegrityError(f"an answer of more than {most} bytes", code="too_large")

@@ -61,6 +61,11 @@ class Reader(Unpicklable, io.BufferedIOBase):
     def __repr__(self) -> str:
         return f"<clf.Reader {self.path!r}, {self.size} bytes{', closed' if self.closed else ''}>"
 
+    @property
+    def name(self) -> str:
+        """The path, as files have a name."""
+        return self.path
+
     def after_fork(self) -> None:
         """Another thread of the parent may have held the lock."""
         self._lock = threading.RLock()

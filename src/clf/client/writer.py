@@ -79,6 +79,11 @@ class Writer(Unpicklable, io.BufferedIOBase):
         path = getattr(self, "path", "?")
         return f"<clf.Writer {path!r}, {getattr(self, '_written', 0)} bytes, {self._state}>"
 
+    @property
+    def name(self) -> str:
+        """The path, as files have a name."""
+        return self.path
+
     # --- writing ------------------------------------------------------------------------------------
 
     def writable(self) -> bool:
@@ -146,7 +151,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
             at = self._durable - base
             try:
                 with data[at : at + most] as part:
-                    self._durable = self._checked(self._put(part, attempts), at_most=self._durable + len(part))
+                    self._durable = self._checked(self._put(part, attempts), at_most=base + len(data))
                 attempts.progress()
                 continue
             except CutError as error:
@@ -204,7 +209,10 @@ class Writer(Unpicklable, io.BufferedIOBase):
         return Status.decode(open_sealed(self._transfer.secret, context, answer, most=STATUS_BYTES))
 
     def _checked(self, status: Status, *, at_most: int) -> int:
-        """The durable bytes that a sealed status states, if they can be true."""
+        """The durable bytes that a sealed status states, if they can be true.
+
+        More than the last part is possible: an earlier, larger one may have arrived after its answer was given up.
+        """
         if status.state != "open":
             code = f"transfer_{status.state}"
             raise TransferError(f"{self.path!r}: the owner says that the transfer is {status.state}", code=code)
