@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results folder: whole or absent, one writer, nothing replaced, nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clf.errors import StorageError
+from clf.server.results import STAGING_NAME, Fate, ResultsFolder, fate_of
+from clf.server.state import ENDED_STATES
+from tests.server.test_state import row
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFolder:
+    """A results folder with one transfer `t` begun."""
+    folder = ResultsFolder(tmp_path)
+    folder.begin("t")
+    return folder
+
+
+def refused(code: str) -> Any:
+    """A StorageError of this code."""
+    return pytest.raises(StorageError, check=lambda error: error.code == code)
+
+
+def staged_names(root: Path) -> set[str]:
+    return {path.name for path in (root / STAGING_NAME).iterdir()}
+
+
+def visible(root: Path) -> dict[str, bytes]:
+    """Every published file."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and STAGING_NAME not in path.parts
+    }
+
+
+def test_a_result_appears_whole_under_its_name(results: ResultsFolder, tmp_path: Path) -> None:
+    """Parts are appended at the durable offset; nothing is visible before publication; then all of it is, 0600."""
+    assert results.append("t", 0, [b"hello ", b"wor"]) == 9
+    assert results.append("t", 9, [memoryview(b"ld")]) == 11
+    assert visible(tmp_path) == {}
+    assert results.digest("t", 11) == hashlib.sha256(b"hello world").digest()
+    results.publish("t", "deep/er/report.txt", 11)
+    assert visible(tmp_path) == {"deep/er/report.txt": b"hello world"}
+    assert results.discard("t")
+    assert not results.discard("t")
+    assert visible(tmp_path) == {"deep/er/report.txt": b"hello world"}
+    assert staged_names(tmp_path) == set()
+    assert stat.S_IMODE((tmp_path / "deep/er/report.txt").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / STAGING_NAME).stat().st_mode) == 0o700
+
+
+def test_flaw_22_a_shorter_result_keeps_no_tail_of_an_earlier_part(results: ResultsFolder) -> None:
+    """A part that comes again replaces what lay behind the durable offset, however long that was."""
+    assert results.append("t", 0, [b"first part, long"]) == 16
+    assert results.append("t", 6, [b"X"]) == 7
+    assert results.digest("t", 7) == hashlib.sha256(b"first X").digest()
+
+
+def test_flaw_22_bytes_behind_the_durable_offset_are_not_published(results: ResultsFolder, tmp_path: Path) -> None:
+    """A writer that died before its offset was stored left bytes nobody was told of: they are no part of the result."""
+    results.append("t", 0, [b"durable", b" and not"])
+    assert results.digest("t", 7) == hashlib.sha256(b"durable").digest()
+    results.append("t", 7, [b" and not"])
+    results.publish("t", "r", 7)
+    assert visible(tmp_path) == {"r": b"durable"}
+
+
+def test_flaw_08_a_failing_part_leaves_nothing(results: ResultsFolder) -> None:
+    """When the body turns out wrong half-way, the file ends at the durable offset again."""
+    results.append("t", 0, [b"good"])
+
+    def pieces() -> Iterator[bytes]:
+        yield b"half of a part"
+        raise ConnectionError("cut")
+
+    with pytest.raises(ConnectionError):
+        results.append("t", 4, pieces())
+    with results.lock("t") as staged:
+        assert staged.size == 4
+
+
+def test_flaw_22_two_writers_never_interleave(results: ResultsFolder) -> None:
+    """A second writer is refused while the first holds the lock, in the same process and in another one."""
+    with results.lock("t") as staged:
+        staged.append(0, [b"mine"])
+        with refused("writer_busy"):
+            results.append("t", 0, [b"theirs"])
+        script = "import sys; from clf.server.results import ResultsFolder as R; R(sys.argv[1]).append('t', 0, [b'x'])"
+        root = str(Path(os.readlink(f"/proc/self/fd/{staged._staging}")).parent)
+        other = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=False)
+        assert other.returncode == 1
+        assert "another part of this result" in other.stderr
+        assert staged.size == 4
+    assert results.append("t", 4, [b" too"]) == 8
+
+
+def test_a_result_replaces_nothing(results: ResultsFolder, tmp_path: Path) -> None:
+    """Whatever has the name (file, link, folder, dangling link) is left as it is and the commit refused."""
+    results.append("t", 0, [b"new"])
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    for name in ("file", "folder", "link", "dangling", "file/below", "link/below", "dangling/below"):
+        assert results.exists(name)
+        with refused("result_exists"):
+            results.publish("t", name, 3)
+    assert (tmp_path / "file").read_text() == "old"
+    assert not (tmp_path / "elsewhere").exists()
+    assert not results.exists("free")
+    assert not results.exists("free/below")
+
+
+def test_flaw_02_results_do_not_leave_the_folder(results: ResultsFolder, tmp_path: Path) -> None:
+    """Links on the way are not followed, and names outside the grammar or inside the staging folder are refused."""
+    root = tmp_path / "inner"
+    root.mkdir()
+    inner = ResultsFolder(root)
+    inner.begin("t")
+    (root / "way").symlink_to("..")
+    with refused("result_exists"):
+        inner.publish("t", "way/out", 0)
+    assert not (tmp_path / "out").exists()
+    for name in ("../out", "/tmp/out", "a/../../out", f"{STAGING_NAME}/t", "a\0b", "", "folder/"):  # noqa: S108
+        with refused("malformed"):
+            inner.publish("t", name, 0)
+    for transfer in ("../t", "a/b", "", ".", "..", "x" * 200, "a\0"):
+        with refused("malformed"):
+            inner.begin(transfer)
+
+
+def test_publishing_again_changes_nothing(results: ResultsFolder, tmp_path: Path) -> None:
+    """The repeated commit after a lost answer finds its own file under the name."""
+    results.append("t", 0, [b"x"])
+    results.publish("t", "r", 1)
+    before = (tmp_path / "r").stat()
+    results.publish("t", "r", 1)
+    assert os.path.samestat(before, (tmp_path / "r").stat())
+    results.begin("other")
+    with refused("result_exists"):
+        results.publish("other", "r", 0)
+
+
+def test_a_published_result_cannot_be_written_any_more(results: ResultsFolder, tmp_path: Path) -> None:
+    """A late part must not change a file that already has its name, neither its bytes nor its length."""
+    results.append("t", 0, [b"final"])
+    results.publish("t", "r", 5)
+    with refused("offset_conflict"):
+        results.append("t", 5, [b"late"])
+    with refused("offset_conflict"):
+        results.append("t", 0, [b"late"])
+    with refused("commit_mismatch"):
+        results.digest("t", 3)
+    assert visible(tmp_path) == {"r": b"final"}
+
+
+def test_what_was_not_received_is_not_published(results: ResultsFolder) -> None:
+    """Fewer bytes than the commit says: refused."""
+    results.append("t", 0, [b"four"])
+    with refused("commit_mismatch"):
+        results.digest("t", 5)
+    with refused("commit_mismatch"):
+        results.publish("t", "r", 5)
+
+
+def test_lost_durable_bytes_are_a_fault_and_not_filled_with_zeros(results: ResultsFolder) -> None:
+    """A staging file shorter than what was reported (somebody touched it) is never padded."""
+    results.append("t", 0, [b"four"])
+    with refused("internal"):
+        results.append("t", 5, [b"x"])
+
+
+def test_withdrawing_takes_back_this_very_file_only(results: ResultsFolder, tmp_path: Path) -> None:
+    """A name given without a commit is taken back; a file that somebody else put there stays."""
+    results.append("t", 0, [b"x"])
+    results.publish("t", "a/r", 1)
+    with results.lock("t") as staged:
+        assert staged.withdraw("a/r")
+        assert not staged.withdraw("a/r")
+        assert not staged.withdraw("absent/r")
+    (tmp_path / "a/r").write_text("the owner's")
+    with results.lock("t") as staged:
+        assert not staged.withdraw("a/r")
+    assert visible(tmp_path) == {"a/r": b"the owner's"}
+
+
+def test_abandoning_leaves_nothing_of_an_uncommitted_result(results: ResultsFolder, tmp_path: Path) -> None:
+    """Closed between publication and commit: the name and the staging go. While somebody works on it: nothing."""
+    results.append("t", 0, [b"x"])
+    results.publish("t", "r", 1)
+    with results.lock("t"):
+        results.abandon("t", "r")
+        assert visible(tmp_path) == {"r": b"x"}
+    results.abandon("t", "r")
+    assert visible(tmp_path) == {}
+    assert staged_names(tmp_path) == set()
+    results.abandon("t", "r")
+
+
+def test_a_discarded_transfer_cannot_be_written(results: ResultsFolder) -> None:
+    """After the end of a transfer its writer is told to ask for the status."""
+    results.discard("t")
+    with refused("offset_conflict"):
+        results.append("t", 0, [b"x"])
+
+
+def test_sweeping_keeps_what_is_open_and_what_is_in_use(results: ResultsFolder, tmp_path: Path) -> None:
+    """Each staging file meets the fate that the state says; one that is locked is left alone."""
+    for name in ("keep", "drop", "back", "busy"):
+        results.begin(name)
+        results.append(name, 0, [name.encode()])
+    results.publish("back", "back.txt", 4)
+    results.publish("drop", "drop.txt", 4)
+    (tmp_path / STAGING_NAME / "not an id").write_text("the owner's own")
+    fates = {"keep": Fate(True), "t": Fate(True), "back": Fate(False, "back.txt")}
+    with results.lock("busy"):
+        swept = results.sweep(lambda name: fates.get(name, Fate(False)))
+    assert swept == ["back", "drop"]
+    assert staged_names(tmp_path) == {"keep", "t", "busy", "not an id"}
+    assert visible(tmp_path) == {"drop.txt": b"drop"}
+
+
+def test_the_fate_of_a_staging_file_follows_the_state() -> None:
+    """Open: kept. Committed or unknown: dropped, the result stays. Ended otherwise: its name is taken back."""
+    assert fate_of(row("t")) == Fate(keep=True)
+    assert fate_of(None) == Fate(keep=False)
+    assert fate_of(row("t", state="committed")) == Fate(keep=False)
+    for state in ENDED_STATES:
+        assert fate_of(row("t", state=state)) == Fate(keep=False, withdraw="a.csv")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "storage_full"),
+        (errno.EDQUOT, "storage_full"),
+        (errno.EROFS, "storage_unwritable"),
+        (errno.EIO, "storage_unwritable"),
+        (errno.EACCES, "storage_unwritable"),
+        (errno.EFBIG, "too_large"),
+    ],
+)
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "link", "mkdir", "ftruncate"])
+def test_a_full_or_failing_disk_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, code: str
+) -> None:
+    """Whichever call fails: an error with a code, nothing visible, and the upload goes on where it was, afterwards."""
+    results = ResultsFolder(tmp_path)
+    results.begin("t")
+    results.append("t", 0, [b"good"])
+
+    def fail(*_args: object, **_how: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as broken, refused(code):
+        broken.setattr(os, call, fail)
+        results.append("t", 4, [b"more"])
+        results.publish("t", "a/r", 8)
+    assert visible(tmp_path) == {}
+    results.append("t", 4, [b"MORE"])
+    results.publish("t", "a/r", 8)
+    assert visible(tmp_path) == {"a/r": b"goodMORE"}
+
+
+def test_a_really_full_disk_ends_in_a_code_and_gives_room_back(tmp_path: Path) -> None:
+    """A real limit on the size of a file (RLIMIT_FSIZE): an error, and the file ends at the durable offset."""
+    script = """
+import resource, signal, sys
+from clf.errors import StorageError
+from clf.server.results import ResultsFolder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+results = ResultsFolder(sys.argv[1])
+results.begin("t")
+results.append("t", 0, [b"x" * 1000])
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    results.append("t", 1000, [b"y" * 3000, b"y" * 3000])
+except StorageError as error:
+    print(error.code)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("too_large\n", "")
+    assert (tmp_path / STAGING_NAME / "t").stat().st_size == 1000
+
+
+def test_a_failed_sync_gives_the_part_up(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed sync a second one may lie: the bytes are cut off and must come again."""
+    results.append("t", 0, [b"good"])
+    with results.lock("t") as staged:
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(errno.EIO, "failed")))
+            staged.start(4)
+            staged.write(b"lost")
+            with refused("storage_unwritable"):
+                staged.sync()
+        assert staged.size == 4
+
+
+def test_the_order_of_syncs_is_file_then_name(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name must never become durable before what it names: parents and file, then the link, then its folder."""
+    calls: list[str] = []
+    real_sync, real_link = os.fsync, os.link
+
+    def sync(handle: int) -> None:
+        calls.append("sync folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "sync file")
+        real_sync(handle)
+
+    def link(*args: Any, **how: Any) -> None:
+        calls.append("link")
+        real_link(*args, **how)
+
+    results.append("t", 0, [b"x"])
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "link", link)
+    results.publish("t", "a/b/r", 1)
+    assert calls == ["sync folder", "sync folder", "sync file", "link", "sync folder"]
+
+
+def test_usage_counts_published_and_staged_apart(results: ResultsFolder, tmp_path: Path) -> None:
+    """A file with both names is counted once, as published."""
+    results.append("t", 0, [b"12345"])
+    before = results.usage()
+    assert (before.files, before.bytes, before.staged_files, before.staged_bytes) == (0, 0, 1, 5)
+    results.publish("t", "a/r", 5)
+    after = results.usage()
+    assert (after.files, after.bytes, after.staged_files, after.staged_bytes) == (1, 5, 0, 0)
+    assert after.free_bytes > 0
+
+
+def test_a_folder_is_tried_before_anything_is_received(results: ResultsFolder, tmp_path: Path) -> None:
+    """`check` leaves nothing behind, and finds a folder without hard links."""
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    results.check()
+    results.check()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_hard_links_is_found(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network and FAT file systems have none: said at the start, not after an hour's upload."""
+
+    def fail(*_args: object, **_how: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", fail)
+    with refused("storage_unwritable"):
+        results.check()
+
+
+def test_a_staging_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """Staging goes into the owner's own folder or nowhere."""
+    (tmp_path / "elsewhere").mkdir()
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / STAGING_NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError):
+        ResultsFolder(root)
+
+
+def test_the_lock_ends_with_a_killed_holder(results: ResultsFolder, tmp_path: Path) -> None:
+    """kill -9 of a process in the middle of a part: the next one takes over at the durable offset."""
+    results.append("t", 0, [b"good"])
+    script = """
+import sys
+from clf.server.results import ResultsFolder
+with ResultsFolder(sys.argv[1]).lock("t") as staged:
+    staged.start(4)
+    staged.write(b"half a part")
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "writing\n"
+    with refused("writer_busy"):
+        results.append("t", 4, [b"other"])
+    holder.kill()
+    holder.communicate()
+    assert results.append("t", 4, [b"!"]) == 5
+    assert results.digest("t", 5) == hashlib.sha256(b"good!").digest()
