@@ -251,6 +251,8 @@ def _grants() -> Iterator[Case]:
     yield one("swapped_request", "the owner's answer to another request", _seal(GRANTED, LIST), WRONG_REQUEST)
     moved = _seal(GRANTED, READ, payload={"id": transfer_id(LIST)})
     yield one("wrong_id", "another transfer's id", moved, WRONG_REQUEST)
+    other_digest = _seal(GRANTED, READ, payload={"request": b64url(request_digest(LIST))})
+    yield one("wrong_digest", "another request's digest", other_digest, WRONG_REQUEST)
     hidden = _seal(GRANTED, LIST, payload={"id": transfer_id(READ), "request": b64url(request_digest(READ))})
     yield one("swapped_inside", "labelled for this request, sealed for another", hidden, WRONG_REQUEST)
     foreign = _seal(GRANTED, READ, audience=OTHER_AUDIENCE)
