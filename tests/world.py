@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real parts for end-to-end tests: a simulated platform with its PCCS, and owners, each a process of its own.
 
-Everything listens on 127.0.0.1, on ports that the kernel chose, and ends with the test. Only the enclave app is played
+Everything listens on 127.0.0.1, on free ports, and ends with the test. Only the enclave app is played
 by the test's own process, through an attester that states the measurement the test wants.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -31,12 +32,23 @@ MRSIGNER = bytes(range(32, 64))
 START_SECONDS = 30.0
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, and stays so while its server is down.
+
+    The kernel gives ports from 32768 on to whoever connects anywhere; nobody takes one below meanwhile. It is chosen by
+    chance, so that several test processes do not meet.
+    """
+    while True:
+        port = secrets.randbelow(16_000) + 16_000
+        if port in _GIVEN:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _GIVEN.add(port)
+            return port
 
 
 def wait_until(

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In CI nothing is skipped: a skip there is a failure, unless it stands here with its reason."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+ALLOWED_SKIPS: dict[str, str] = {}
+"""Node ids (regular expressions) whose tests may be skipped in CI, and why."""
+
+
+def in_ci() -> bool:
+    """Whether this run is CI's."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def _allowed(nodeid: str) -> bool:
+    return any(re.search(pattern, nodeid) for pattern in ALLOWED_SKIPS)
+
+
+def _fail(report: Any) -> None:
+    """Turn a skip into a failure that says why it was skipped."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"skipped, and CI skips nothing (tests/conftest.py): {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skipped test fails in CI. An expected failure (xfail) is not a skip."""
+    report = yield
+    if in_ci() and report.skipped and not hasattr(report, "wasxfail") and not _allowed(item.nodeid):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that skips itself fails in CI, too."""
+    report = yield
+    if in_ci() and report.skipped and not _allowed(collector.nodeid):
+        _fail(report)
+    return report
