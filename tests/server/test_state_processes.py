@@ -33,25 +33,29 @@ for number in range(count):
 
 
 def _start(path: Path, worker: str, count: int, max_runs: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", _RESERVE, str(path), worker, str(count), max_runs],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def _begin(process: subprocess.Popen[str]) -> None:
+    """Wait until the process has opened the store, and let it go."""
     assert process.stdout is not None
+    assert process.stdin is not None
     assert process.stdout.readline() == "ready\n"
-    return process
+    process.stdin.write("go\n")
+    process.stdin.flush()
 
 
 def test_flaw_22_processes_at_the_limit_get_exactly_max_runs(tmp_path: Path) -> None:
-    """Four processes ask for 80 runs at once while 25 are left: exactly 25 are granted and counted."""
+    """Four processes make the store at once and ask for 80 runs while 25 are left: exactly 25 are granted."""
     path = tmp_path / "state.db"
     workers = [_start(path, f"w{number}", 20, "25") for number in range(4)]
     for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
+        _begin(worker)
     answers = [line for worker in workers for line in worker.communicate()[0].split()]
     assert all(worker.returncode == 0 for worker in workers)
     granted = [line for line in answers if line != "refused"]
@@ -68,10 +72,8 @@ def test_a_killed_process_loses_no_counted_reservation(tmp_path: Path) -> None:
     reported: list[str] = []
     for attempt in range(5):
         worker = _start(path, f"k{attempt}", 100_000, "none")
-        assert worker.stdin is not None
+        _begin(worker)
         assert worker.stdout is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
         reported += [worker.stdout.readline().strip() for _line in range(7 + 11 * attempt)]
         worker.kill()
         reported += [line for line in worker.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]

@@ -193,6 +193,29 @@ def test_a_fifo_that_replaces_a_file_between_look_and_open_does_not_block(
         os.close(parent)
 
 
+def test_a_link_that_replaces_a_folder_between_look_and_open_is_not_followed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same race with a folder, deterministically: the link put in its place is refused by the open itself."""
+    (tmp_path / "outside").mkdir()
+    real = os.stat
+
+    def swap(path: str, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        seen = real(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        if path == "patients":
+            (root / "patients").rename(root / "aside")
+            (root / "patients").symlink_to(tmp_path / "outside")
+        return seen
+
+    monkeypatch.setattr(os, "stat", swap)
+    parent = os.open(root, os.O_RDONLY)
+    try:
+        with pytest.raises(StorageError):
+            os.close(safe_open.open_folder_at(parent, "patients", "patients/a.csv"))
+    finally:
+        os.close(parent)
+
+
 def test_a_folder_swapped_for_a_link_during_the_walk_leads_nowhere(root: Path, tmp_path: Path) -> None:
     """While folders are renamed and links put in their place, no open ever reaches the secret outside."""
     outside = tmp_path / "outside"

@@ -107,6 +107,21 @@ def test_flaw_09_a_change_after_opening_is_noticed(file: Path, change: Callable[
         assert opened.changed()
 
 
+def test_flaw_09_another_folder_in_the_place_of_the_files_own_is_noticed(tmp_path: Path) -> None:
+    """Swapping a folder for another touches no file in it: only following the name again shows the change."""
+    for name in ("data/current", "data/next"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.csv").write_text(name)
+    with DataFolder(tmp_path / "data").open("current/a.csv") as opened:
+        (tmp_path / "data/current").rename(tmp_path / "data/former")
+        assert opened.changed()
+        (tmp_path / "data/next").rename(tmp_path / "data/current")
+        assert opened.changed()
+        (tmp_path / "data/current").rename(tmp_path / "data/next")
+        (tmp_path / "data/current").symlink_to("former")
+        assert opened.changed()
+
+
 def test_flaw_06_reading_past_the_end_gives_no_bytes(file: Path) -> None:
     """At and beyond the end nothing is read and nothing announced; across it, what there is."""
     with DataFolder(file.parent).open("a.csv") as opened:

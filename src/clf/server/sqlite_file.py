@@ -32,7 +32,7 @@ class _Handle:
         if self.process == os.getpid():
             with suppress(sqlite3.Error):
                 self.connection.close()
-        else:  # closing it here could checkpoint and remove the parent's write-ahead log
+        else:  # SQLite forbids every use of an inherited connection, closing it included
             _ABANDONED.append(self.connection)
 
     def __del__(self) -> None:
