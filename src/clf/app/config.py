@@ -110,9 +110,14 @@ class AppConfig(Strict):
 
 def load(path: Path) -> AppConfig:
     """Read a clf.toml strictly. Raises ConfigError with field, value, line and remedy."""
-    config, lines = strict_toml.parse(strict_toml.read_file(path), AppConfig, str(path))
+    return parse(strict_toml.read_file(path), str(path))
+
+
+def parse(data: bytes, name: str) -> AppConfig:
+    """As load, from the file's bytes; `name` is for messages."""
+    config, lines = strict_toml.parse(data, AppConfig, name)
     for field, message, remedy in mistakes(config):
-        raise strict_toml.at(lines, field, str(path), message, remedy=remedy)
+        raise strict_toml.at(lines, field, name, message, remedy=remedy)
     return config
 
 

@@ -1,10 +1,150 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands to come."""
+"""`clf run` and `clf measure`: the app's side of the command line."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from clf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clf.app.measure import Examination, Measurement
+
+_SIMULATION = "SIMULATION: measured and quoted by software. It protects nothing from whoever runs this machine."
+_NOT_MEASURED = (
+    "the interpreter and every library outside of the app's folder",
+    "the operating system and its kernel",
+    "whoever runs this machine: it can read the app's memory",
+)
+
+_App = Annotated[Path, typer.Argument(metavar="[DIR]", help="The app's folder, or its clf.toml.")]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
+    app.command("run")(run)
+    app.command("measure")(measure)
+
+
+def run(
+    folder: _App = Path("."),
+    platform: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The simulated platform, made by `clf simulator init`. Default: $CLF_SIMULATOR, then the user's own.",
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Start nothing; say what would be measured.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Start an app on the simulated platform, with the evidence source, CAs and owners of its clf.toml.
+
+    Its arguments and environment are those of clf.toml; none come from here. The exit code is the app's.
+
+    Examples: clf run ./app        clf run ./app --check
+    """
+    if check:
+        _check(folder, as_json=as_json)
+        return
+    if as_json:
+        raise typer.BadParameter("--json goes with --check; an app's output is its own")
+    from clf.app.launch import launch, open_platform, platform_folder
+
+    simulated = open_platform(platform_folder(platform, os.environ))
+    print(_SIMULATION, file=sys.stderr, flush=True)
+    raise typer.Exit(launch(folder, simulated, os.environ))
+
+
+def measure(folder: _App = Path("."), as_json: _Json = False) -> None:
+    """Print the measurement that owners pin, for the simulated platform.
+
+    One changed byte of the app gives another. An owner then allows it: clf server allow NAME --mrenclave ...
+
+    Examples: clf measure ./app        clf measure ./app --json
+    """
+    from clf.app.measure import SIMULATED_SIGNER, measure
+
+    found = measure(folder)
+    if as_json:
+        value = {
+            "simulated": True,
+            "mrenclave": found.mrenclave.hex(),
+            "mrsigner": SIMULATED_SIGNER.hex(),
+            "product_id": found.config.app.product_id,
+            "svn": found.config.app.svn,
+            "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in found.files],
+        }
+        print(json.dumps(value, indent=1))
+        return
+    print(found.mrenclave.hex())
+
+
+def _check(folder: Path, *, as_json: bool) -> None:
+    """Say what would be measured, whom the app may talk to, and every mistake; raises the first one at the end."""
+    from clf.app.measure import Measurement, examine
+
+    found = examine(folder)
+    right = Measurement(found.config, found.files) if found.config is not None and not found.mistakes else None
+    if as_json:
+        print(json.dumps(_as_json(found, right), indent=1))
+    else:
+        _print(found, right)
+    if found.mistakes:
+        raise typer.Exit(3)
+
+
+def _as_json(found: Examination, right: Measurement | None) -> dict[str, Any]:
+    config = found.config
+    return {
+        "simulated": True,
+        "ok": right is not None,
+        "mrenclave": right.mrenclave.hex() if right else None,
+        "command": config.app.command if config else None,
+        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in found.files],
+        "not_measured": list(_NOT_MEASURED),
+        "owners": [
+            {"name": name, "url": owner.url, "ca": owner.ca, "identity": owner.identity}
+            for name, owner in (config.owner.items() if config else ())
+        ],
+        "mistakes": [_mistake(error) for error in found.mistakes],
+    }
+
+
+def _mistake(error: ConfigError) -> dict[str, Any]:
+    return {"message": error.message, "field": error.field, "line": error.line, "remedy": error.remedy}
+
+
+def _print(found: Examination, right: Measurement | None) -> None:
+    print(_SIMULATION)
+    config = found.config
+    if config is not None:
+        print(f"\napp           {config.app.name}")
+        print(f"command       {' '.join(config.app.command)}")
+        for name, value in config.app.environment.items():
+            print(f"environment   {name}={value}")
+        print(f"resources     {config.app.memory} of memory, {config.app.threads} threads")
+        print("\nmeasured")
+        for file in found.files:
+            print(f"  {file.sha256[:16]}  {file.size:>12}  {file.path}")
+        print("\nnot measured in a simulation")
+        for what in _NOT_MEASURED:
+            print(f"  {what}")
+        print("\nowners, and nobody else")
+        for name, owner in config.owner.items():
+            print(f"  {name}  {owner.url}  identity {', '.join(owner.identity)}")
+        if not config.owner:
+            print("  none: this app can talk to nobody")
+    if right is not None:
+        print(f"\nmrenclave     {right.mrenclave.hex()}")
+    for error in found.mistakes:
+        print(f"\nmistake       {error.message}")
+        if error.remedy:
+            print(f"  remedy      {error.remedy}")
