@@ -134,15 +134,25 @@ class World:
 class OwnerProcess:
     """An owner's folder, made by the command line, and its server process."""
 
-    def __init__(self, world: World, name: str, *, workers: int = 1, limits: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        *,
+        workers: int = 1,
+        limits: dict[str, int] | None = None,
+        trust: str = "simulation",
+    ) -> None:
         self.world = world
         self.folder = world.folder / name
         self.port = free_port()
         self.admin_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        root: list[str | os.PathLike[str]] = (
+            ["--simulation-root", world.folder / "platform" / "root.pem"] if trust == "simulation" else []
+        )
         run_clf(
-            "server", "init", self.folder, "--trust", "simulation",
-            "--simulation-root", world.folder / "platform" / "root.pem", "--pccs", world.pccs_url,
+            "server", "init", self.folder, "--trust", trust, *root, "--pccs", world.pccs_url,
             "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
         )  # fmt: skip
         text = self.config_file.read_text()

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from dataclasses import dataclass, field
 
 from clf import limits
 from clf.server.keys import read_private_file
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
+from clf.server.state import Transfer
 from clf.verify.claims import Claims, SgxIdentity, TdxIdentity
 from clf.verify.policy import Decision, Policy
 from clf.wire.documents import ManifestEntry, encode_manifest
@@ -143,6 +145,20 @@ def identity_facts(identity: SgxIdentity | TdxIdentity) -> Facts:
         }
     registers = (identity.rtmr0, identity.rtmr1, identity.rtmr2, identity.rtmr3)
     return {"tee": "tdx", "mr_td": identity.mr_td.hex(), "rtmr": [register.hex() for register in registers]}
+
+
+def stored_facts(row: Transfer) -> Facts:
+    """Who gets a stored answer again, and what is in it, as the entry of its release says.
+
+    That entry may be missing: a full disk or a crash can come between the counters and the log, and then the replay is
+    the first time that anything leaves.
+    """
+    claims = Claims.from_dict(json.loads(row.claims))
+    identity = claims.sgx or claims.tdx
+    facts: Facts = {"grant": row.grant, "enclave": row.enclave, "etag": row.etag or None}
+    if row.action == "read":
+        facts.update(offset=row.offset, length=row.length, bytes=row.charged_bytes)
+    return {**(identity_facts(identity) if identity else {}), **claims_facts(claims), **facts}
 
 
 def claims_facts(claims: Claims) -> Facts:
