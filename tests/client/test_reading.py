@@ -85,6 +85,10 @@ def test_read_ahead_grows_only_while_reads_follow_each_other(double: OwnerDouble
             reader.read(10)
         single = [int(asked.query["length"]) for asked in double.seen if asked.what == "GET content"]
         assert single == [limits.READ_AHEAD_FIRST_BYTES] * 3
+        double.seen.clear()
+        reader.seek(2_000_000)
+        reader.read(500_000)
+        assert [int(asked.query["length"]) for asked in double.seen] == [500_000]
 
 
 def test_large_read_is_one_request(double: OwnerDouble) -> None:

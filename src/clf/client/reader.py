@@ -152,7 +152,7 @@ class Reader(Unpicklable, io.BufferedIOBase):
             if self._position >= self.size:
                 return b""
             if not self._window_start <= self._position < self._window_start + len(self._window):
-                self._fill_window()
+                self._fill_window(1)
             at = self._position - self._window_start
             return bytes(memoryview(self._window)[at : at + limits.READ_AHEAD_FIRST_BYTES])
 
@@ -187,18 +187,18 @@ class Reader(Unpicklable, io.BufferedIOBase):
                     self._download(rest, self._position)
                 self._window, self._window_start = bytearray(), self._position + count
             else:
-                self._fill_window()
+                self._fill_window(len(view) - done)
                 continue
             done += count
             self._position += count
 
-    def _fill_window(self) -> None:
+    def _fill_window(self, least: int) -> None:
         follows = self._position == self._window_start + len(self._window)
         if follows and self._window:
             self._ahead = min(self._ahead * 2, limits.READ_AHEAD_MOST_BYTES)
         elif not follows:
             self._ahead = limits.READ_AHEAD_FIRST_BYTES
-        window = bytearray(min(self._ahead, self.size - self._position))
+        window = bytearray(min(max(self._ahead, least), self.size - self._position))
         with memoryview(window) as view:
             self._download(view, self._position)
         self._window, self._window_start = window, self._position
