@@ -155,8 +155,11 @@ class Lines:
             if self._peek(","):
                 self._step()
             else:
+                start = self._at
                 self._note((*path, index))
                 self._value((*path, index))
+                if self._at == start:  # a brace where a value must be: no TOML, and no way on
+                    raise IndexError
                 index += 1
 
     def _string(self) -> None:
