@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## two hospitals, one model over both, on real patient recor
 	$(BIN)/clf demo
 
 test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a part of it, PROCESSES=0 for one process
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(TESTS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
