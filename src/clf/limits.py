@@ -194,3 +194,12 @@ AUDIT_DENIALS_PER_MINUTE: Final = 600
 """Refusals of a minute that are written out one by one; further ones are counted, so a flood cannot fill the disk."""
 STATE_KEPT_SECONDS: Final = 3600
 """How long an ended transfer is remembered after its time: far longer than a challenge lives, so no replay is new."""
+
+# --- the demo ---------------------------------------------------------------------------------------
+DEMO_COMMAND_SECONDS: Final = 120.0
+"""One command of the demo, on the slowest machine worth waiting for."""
+DEMO_START_SECONDS: Final = 30.0
+DEMO_STOP_SECONDS: Final = 20.0
+"""For all its processes to end in order; then they are killed."""
+DEMO_PORT_TRIES_COUNT: Final = 5
+"""A port that was free may be taken a moment later by somebody else."""
