@@ -4,7 +4,7 @@
 So that a server fetches collateral exactly as it would in production. What it serves is issued at each request,
 relative to the platform's clock, so it can run for months.
 
-API: Intel SGX Provisioning Certification Service version 4. A PCCS gives the root's CRL in hexadecimal, unlike Intel.
+API: Intel SGX and TDX Provisioning Certification Service version 4. A PCCS gives the root's CRL in hexadecimal, unlike Intel.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import Any, Final, Self, cast
 
 from clf.simulator.pki import Ca
 from clf.simulator.platform import SimulatedPlatform
+from clf.verify.claims import Tee
 
-_BASE: Final = "/sgx/certification/v4"
+_BASES: Final[dict[str, Tee]] = {"/sgx/certification/v4": "sgx", "/tdx/certification/v4": "tdx"}
+"""CRLs are served below the first one alone: they concern certificates, which SGX and TDX share."""
 _SOCKET_SECONDS: Final = 30.0
 """A client that stops sending is cut off: each connection holds a thread."""
 
@@ -40,19 +42,22 @@ def answer(platform: SimulatedPlatform, target: str) -> Answer:
     """What the PCCS answers to `GET target` (path and query). Does no IO."""
     parts = urllib.parse.urlsplit(target)
     query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
-    resource = parts.path.removeprefix(_BASE) if parts.path.startswith(f"{_BASE}/") else ""
-    if resource == "/pckcrl":
+    base = next((base for base in _BASES if parts.path.startswith(f"{base}/")), None)
+    if base is None:
+        return Answer(404, b"No such resource.")
+    tee, resource = _BASES[base], parts.path.removeprefix(base)
+    if resource == "/pckcrl" and tee == "sgx":
         return _pck_crl(platform, query)
-    if resource == "/rootcacrl":
+    if resource == "/rootcacrl" and tee == "sgx":
         return Answer(200, platform.root_crl().hex().encode())
     if resource == "/tcb":
         if query.get("fmspc", "").lower() != platform.fmspc.hex():
             known = len(query.get("fmspc", "")) == 12
             return Answer(404, b"No cache data for this platform.") if known else Answer(400, b"Invalid parameters.")
-        held = platform.collateral()
+        held = platform.collateral(tee)
         return _signed("tcbInfo", held.tcb_info, held.tcb_info_signature, "TCB-Info", held.tcb_info_issuer_chain)
     if resource == "/qe/identity":
-        held = platform.collateral()
+        held = platform.collateral(tee)
         return _signed(
             "enclaveIdentity",
             held.qe_identity,

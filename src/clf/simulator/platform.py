@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated SGX machine: it makes quotes, and the collateral against which they are verified.
+"""One simulated machine with SGX and TDX: it makes quotes, and the collateral against which they are verified.
 
 What it emits has the exact shape of the real thing, under a root of its own, so that the code that verifies it is the
 production code. It protects nothing: whoever holds the seed can state any measurement. What differs from production is
@@ -22,8 +22,11 @@ from typing import Any, Final, Literal
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from clf.simulator.pki import CERTIFICATES_TO, Ca, PckValues, Pki, derive, pem, public_raw, sign_raw
-from clf.simulator.quote import join_quote, quote_header, sgx_report
+from clf.simulator.quote import join_quote, quote_header, sgx_report, signed_part
+from clf.simulator.tdx import DEFAULT_TEE_TCB_SVN, TD_QE_PRODUCT_ID, ModuleLevel, components, modules, td_report
+from clf.verify.claims import Tee
 from clf.verify.collateral import Collateral
+from clf.verify.quote import SGX_BODY_BYTES, TD10_BODY_BYTES, TD15_BODY_BYTES
 from clf.verify.trust import SIMULATED_MARK, key_id
 
 Revocable = Literal["pck", "ca", "tcb", "root"]
@@ -32,19 +35,24 @@ _QE_FLAGS: Final = 0x15
 """INIT, MODE64BIT and PROVISION_KEY: only the platform's own enclaves have the last one."""
 _QE_AUTH_DATA: Final = bytes(range(32))
 _QE_PRODUCT_ID: Final = 1
+_BODY_TYPES: Final = {SGX_BODY_BYTES: 1, TD10_BODY_BYTES: 2, TD15_BODY_BYTES: 3}
 _ISSUED_BEFORE_SECONDS: Final = 3600
 """Collateral is dated up to two hours back: a verifier whose clock is a little late must not see the future."""
 
 
 @dataclass(frozen=True)
 class TcbLevel:
-    """One level of a TCB info: reached if every SVN of the PCK certificate is at least as high."""
+    """One level of a TCB info: reached if every SVN of the PCK certificate is at least as high.
+
+    `tee_tcb_svn` counts for TDX only, and is compared with the TD report's.
+    """
 
     cpu_svn: bytes = bytes(16)
     pce_svn: int = 0
     status: str = "UpToDate"
     date: str = "2025-08-13T00:00:00Z"
     advisories: tuple[str, ...] = ()
+    tee_tcb_svn: bytes = bytes(16)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,12 @@ class SimulatedPlatform:
     tcb_date: str = "2025-08-13T00:00:00Z"
     levels: tuple[TcbLevel, ...] = ()
     qe_levels: tuple[QeLevel, ...] = (QeLevel(8), QeLevel(1, "OutOfDate", "2021-11-10T00:00:00Z", ("INTEL-SA-00615",)))
+    module_levels: tuple[ModuleLevel, ...] = (ModuleLevel(4), ModuleLevel(2, "OutOfDate", "2023-08-09T00:00:00Z"))
+    """TCB levels of the TDX module, highest first."""
+    module_signer: bytes = bytes(48)
+    """Whose TDX modules the TCB info accepts; Intel's are zero."""
+    tee_tcb_svn: bytes = DEFAULT_TEE_TCB_SVN
+    """Of this machine's TDX module: security version, major version, late microcode update."""
     qe_svn: int = 8
     qe_flags: int = _QE_FLAGS
     eval_number: int = 20
@@ -149,24 +163,40 @@ class SimulatedPlatform:
         """A report body made on this machine; `fields` as in `clf.simulator.quote.sgx_report`."""
         return sgx_report(mrenclave, mrsigner, report_data, **{"cpu_svn": self.cpu_svn, **fields})
 
-    def quote(self, body: bytes) -> bytes:
-        """A quote of version 3 over a report body of 384 bytes."""
+    def td_report(self, report_data: bytes, **fields: Any) -> bytes:
+        """A TD report made on this machine; `fields` as in `clf.simulator.tdx.td_report`."""
+        return td_report(report_data, **{"tee_tcb_svn": self.tee_tcb_svn, **fields})
+
+    def quote(self, body: bytes, version: int | None = None) -> bytes:
+        """A quote over a report body: version 3 for SGX; for TDX 4 (TD 1.0) or 5 (TD 1.0 and 1.5).
+
+        Without `version`, the oldest that can carry the body. Raises ValueError for a body that it cannot.
+        """
+        body_type = _BODY_TYPES.get(len(body), 0)
+        possible = {1: (3,), 2: (4, 5), 3: (5,)}.get(body_type, ())
+        version = version or min(possible, default=0)
+        if version not in possible:
+            raise ValueError(f"a quote of version {version} does not carry a report body of {len(body)} bytes")
+        sgx = version == 3
         attestation = self.pki.key("attestation")
-        header = quote_header(self.qe_svn, self.pce_svn, derive(self.seed, "qe id", 16) + bytes(4))
+        # Version 4 and 5 have reserved bytes where version 3 has the two SVNs.
+        svns = (self.qe_svn, self.pce_svn) if sgx else (0, 0)
+        header = quote_header(version, *svns, derive(self.seed, "qe id", 16) + bytes(4))
+        signed = signed_part(version, header, body_type, body)
         binding = hashlib.sha256(public_raw(attestation) + _QE_AUTH_DATA).digest() + bytes(32)
         qe_report = sgx_report(
-            derive(self.seed, "qe mrenclave", 32),
+            derive(self.seed, "qe mrenclave" if sgx else "td qe mrenclave", 32),
             self.qe_mrsigner,
             binding,
-            product_id=_QE_PRODUCT_ID,
+            product_id=_QE_PRODUCT_ID if sgx else TD_QE_PRODUCT_ID,
             svn=self.qe_svn,
             flags=self.qe_flags,
             cpu_svn=self.cpu_svn,
         )
         return join_quote(
-            header,
-            body,
-            signature=sign_raw(attestation, header + body),
+            version,
+            signed,
+            signature=sign_raw(attestation, signed),
             attestation_key=public_raw(attestation),
             qe_report=qe_report,
             qe_report_signature=sign_raw(self.pki.key("pck"), qe_report),
@@ -181,10 +211,10 @@ class SimulatedPlatform:
 
     # --- endorsements -------------------------------------------------------------------------------
 
-    def collateral(self) -> Collateral:
-        """Everything a verifier needs, issued for the present."""
+    def collateral(self, tee: Tee = "sgx") -> Collateral:
+        """Everything a verifier needs for quotes of `tee`, issued for the present."""
         issued, until = self._window()
-        tcb_info, qe_identity = self._tcb_info(issued, until), self._qe_identity(issued, until)
+        tcb_info, qe_identity = self._tcb_info(tee, issued, until), self._qe_identity(tee, issued, until)
         signer = self.pki.key(self.tcb_signer)
         return Collateral(
             pck_crl_issuer_chain=self.pck_crl_issuer_chain(self.ca),
@@ -230,14 +260,14 @@ class SimulatedPlatform:
         issued = datetime.datetime.fromtimestamp(hour, tz=datetime.UTC)
         return issued, issued + datetime.timedelta(days=self.days)
 
-    def _tcb_info(self, issued: datetime.datetime, until: datetime.datetime) -> str:
-        levels = self.levels or (
-            TcbLevel(self.cpu_svn, self.pce_svn, self.status, self.tcb_date, self.advisories),
-            TcbLevel(status="OutOfDate", date="2021-11-10T00:00:00Z", advisories=("INTEL-SA-00289",)),
+    def _tcb_info(self, tee: Tee, issued: datetime.datetime, until: datetime.datetime) -> str:
+        reached = TcbLevel(
+            self.cpu_svn, self.pce_svn, self.status, self.tcb_date, self.advisories, tee_tcb_svn=self.tee_tcb_svn
         )
+        below = TcbLevel(status="OutOfDate", date="2021-11-10T00:00:00Z", advisories=("INTEL-SA-00289",))
         return _compact(
             {
-                "id": "SGX",
+                "id": tee.upper(),
                 "version": 3,
                 "issueDate": _stamp(issued),
                 "nextUpdate": _stamp(until),
@@ -245,25 +275,26 @@ class SimulatedPlatform:
                 "pceId": (self.pce_id if self.tcb_pce_id is None else self.tcb_pce_id).hex().upper(),
                 "tcbType": 0,
                 "tcbEvaluationDataNumber": self.eval_number,
+                **(modules(self.tee_tcb_svn[1], self.module_levels, self.module_signer) if tee == "tdx" else {}),
                 "tcbLevels": [
                     {
-                        "tcb": {
+                        "tcb": components(level.cpu_svn, level.tee_tcb_svn, level.pce_svn)
+                        if tee == "tdx"
+                        else {
                             "sgxtcbcomponents": [{"svn": svn} for svn in level.cpu_svn],
                             "pcesvn": level.pce_svn,
                         },
-                        "tcbDate": level.date,
-                        "tcbStatus": level.status,
-                        **({"advisoryIDs": list(level.advisories)} if level.advisories else {}),
+                        **_state(level),
                     }
-                    for level in levels
+                    for level in self.levels or (reached, below)
                 ],
             }
         )
 
-    def _qe_identity(self, issued: datetime.datetime, until: datetime.datetime) -> str:
+    def _qe_identity(self, tee: Tee, issued: datetime.datetime, until: datetime.datetime) -> str:
         return _compact(
             {
-                "id": "QE",
+                "id": "QE" if tee == "sgx" else "TD_QE",
                 "version": 2,
                 "issueDate": _stamp(issued),
                 "nextUpdate": _stamp(until),
@@ -273,15 +304,16 @@ class SimulatedPlatform:
                 "attributes": "11000000000000000000000000000000",
                 "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
                 "mrsigner": self.qe_mrsigner.hex().upper(),
-                "isvprodid": _QE_PRODUCT_ID,
-                "tcbLevels": [
-                    {
-                        "tcb": {"isvsvn": level.svn},
-                        "tcbDate": level.date,
-                        "tcbStatus": level.status,
-                        **({"advisoryIDs": list(level.advisories)} if level.advisories else {}),
-                    }
-                    for level in self.qe_levels
-                ],
+                "isvprodid": _QE_PRODUCT_ID if tee == "sgx" else TD_QE_PRODUCT_ID,
+                "tcbLevels": [{"tcb": {"isvsvn": level.svn}, **_state(level)} for level in self.qe_levels],
             }
         )
+
+
+def _state(level: TcbLevel | QeLevel) -> dict[str, Any]:
+    """What Intel says of a level; the list of advisories is left out where it would be empty."""
+    return {
+        "tcbDate": level.date,
+        "tcbStatus": level.status,
+        **({"advisoryIDs": list(level.advisories)} if level.advisories else {}),
+    }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report bodies and quotes, laid out bit for bit as Intel's quoting enclave does.
 
-Layouts: sgx_report.h, and Intel SGX ECDSA QuoteLibReference appendix A.4 for quote version 3. Quotes of a trust domain
-(versions 4 and 5) differ in the body and in one more level of nesting around the QE report; `join_quote` takes the body
-as bytes so that they can be added beside it.
+Layouts: sgx_report.h, Intel SGX ECDSA QuoteLibReference appendix A.4 (version 3), Intel TDX DCAP Quote Generation Library
+appendix A.3 (versions 4 and 5). Quotes of a trust domain differ in the body, which version 5 announces by its type, and
+in one more level of nesting around the QE report. Bodies of trust domains: `clf.simulator.tdx`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Final
 from clf.verify.claims import SGX_INIT, SGX_MODE64BIT
 from clf.verify.quote import (
     CERT_TYPE_PCK_CHAIN,
+    CERT_TYPE_QE_REPORT,
     INTEL_QE_VENDOR,
     KEY_TYPE_P256,
     SGX_BODY_BYTES,
     TEE_SGX,
+    TEE_TDX,
     ParsedQuote,
 )
 
@@ -82,14 +84,21 @@ def sgx_report(
     )
 
 
-def quote_header(qe_svn: int, pce_svn: int, user_data: bytes) -> bytes:
-    """The header of an SGX quote of version 3, 48 bytes; `user_data` has 20."""
-    return struct.pack("<HHIHH16s20s", 3, KEY_TYPE_P256, TEE_SGX, qe_svn, pce_svn, INTEL_QE_VENDOR, user_data)
+def quote_header(version: int, qe_svn: int, pce_svn: int, user_data: bytes) -> bytes:
+    """The header of a quote, 48 bytes; `user_data` has 20. Version 3 is SGX, 4 and 5 are TDX."""
+    tee = TEE_SGX if version == 3 else TEE_TDX
+    return struct.pack("<HHIHH16s20s", version, KEY_TYPE_P256, tee, qe_svn, pce_svn, INTEL_QE_VENDOR, user_data)
+
+
+def signed_part(version: int, header: bytes, body_type: int, body: bytes) -> bytes:
+    """What the attestation key signs: header and body, and in version 5 the body's type and size between them."""
+    announced = struct.pack("<HI", body_type, len(body)) if version == 5 else b""
+    return header + announced + body
 
 
 def join_quote(
-    header: bytes,
-    body: bytes,
+    version: int,
+    signed: bytes,
     *,
     signature: bytes,
     attestation_key: bytes,
@@ -98,11 +107,9 @@ def join_quote(
     qe_auth_data: bytes,
     pck_chain: bytes,
 ) -> bytes:
-    """A quote of version 3 from its parts."""
-    signed = b"".join(
+    """A quote from its parts; `signed` as `signed_part` makes it."""
+    inner = b"".join(
         [
-            signature,
-            attestation_key,
             qe_report,
             qe_report_signature,
             struct.pack("<H", len(qe_auth_data)),
@@ -111,14 +118,18 @@ def join_quote(
             pck_chain,
         ]
     )
-    return header + body + struct.pack("<I", len(signed)) + signed
+    if version != 3:
+        inner = struct.pack("<HI", CERT_TYPE_QE_REPORT, len(inner)) + inner
+    data = signature + attestation_key + inner
+    return signed + struct.pack("<I", len(data)) + data
 
 
 def rejoin(parsed: ParsedQuote) -> bytes:
-    """The bytes of a quote of version 3 again, from its parts alone: shows that nothing is lost between them."""
+    """The bytes of a quote again, from its parts alone: shows that nothing is lost between them."""
+    header = quote_header(parsed.version, parsed.qe_svn, parsed.pce_svn, parsed.user_data)
     return join_quote(
-        quote_header(parsed.qe_svn, parsed.pce_svn, parsed.user_data),
-        parsed.body,
+        parsed.version,
+        signed_part(parsed.version, header, parsed.body_type, parsed.body),
         signature=parsed.signature,
         attestation_key=parsed.attestation_key,
         qe_report=parsed.qe_report,
