@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-ALLOWED_SKIPS: dict[str, str] = {}
+ALLOWED_SKIPS: dict[str, str] = {
+    r"^tests/e2e/test_attacks\.py::test_a_full_\w+_disk$": "a container may lack the right to mount a small disk",
+    r"^tests/server/test_storage\.py::test_devices_are_refused$": "a container may lack the right to make a device",
+}
 """Node ids (regular expressions) whose tests may be skipped in CI, and why."""
 
 
