@@ -202,6 +202,7 @@ def _handler(proxy: Proxy, context: ssl.SSLContext) -> type[http.server.BaseHTTP
 
         def setup(self) -> None:
             self.request.settimeout(60)
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.request = context.wrap_socket(self.request, server_side=True)
             proxy._sockets.add(self.request)
             super().setup()
