@@ -69,9 +69,9 @@ RESULTS_COUNT: Final = 10_000
 """Published results: an app cannot use up the folder's inodes."""
 RELEASED_FILE_BYTES: Final = 1024 * GIB
 """The longest file that is served."""
-REQUESTS_PER_SECOND_PER_ADDRESS: Final = 200
-"""Over a minute's average; a proxy in front is one address."""
-REQUESTS_BURST_COUNT: Final = 400
+REQUESTS_PER_SECOND_PER_ADDRESS: Final = 1000
+"""Over time; a busy enclave app, or a proxy in front, is one address."""
+REQUESTS_BURST_COUNT: Final = 2000
 """Requests of one address that may come at once."""
 RELEASE_BYTES_PER_SECOND: Final = 1024 * MIB
 """Content sent per second by one process: about what it can seal, so that it is never waited for by default."""
@@ -85,6 +85,10 @@ BODY_IDLE_SECONDS: Final = 60
 """A sender or reader that makes no progress for so long is cut off; the transfer stays open."""
 COLLATERAL_FETCH_SECONDS: Final = 10
 """All of one collateral set, from a PCCS or PCS."""
+HTTP_HEAD_BYTES: Final = 408 * KIB
+"""Request line and header fields. It is the HTTP server's read buffer, too: uploads are slower with a smaller one."""
+LISTEN_SECONDS: Final = 5.0
+"""How long a starting server waits for its port: the workers of a killed one may hold it for a moment."""
 STOP_GRACE_SECONDS: Final = 30
 """What a stopping server gives bodies in flight before it cuts them; uploads go on at the last durable byte."""
 
@@ -117,7 +121,7 @@ COLLATERAL_FILES_COUNT: Final = 1000
 COLLATERAL_CONNECT_SECONDS: Final = 5.0
 COLLATERAL_READ_SECONDS: Final = 10.0
 COLLATERAL_TOTAL_SECONDS: Final = 30.0
-"""All requests and retries of one fetch together: a transfer waits for it."""
+"""All requests and retries of one fetch together, unless the owner sets collateral_fetch_seconds."""
 COLLATERAL_TRIES_COUNT: Final = 3
 COLLATERAL_PAUSE_SECONDS: Final = 0.2
 """Before the second try; twice that before the third."""
@@ -172,6 +176,19 @@ READ_AHEAD_MOST_BYTES: Final = 8 * MIB
 UPLOAD_PART_BYTES: Final = 8 * MIB
 UPLOAD_PART_LEAST_BYTES: Final = 64 * KIB
 """Parts are halved down to this when connections keep being cut."""
+
+# --- evidence from real platforms --------------------------------------------------------------------
+TSM_NAMES_COUNT: Final = 8
+"""Names tried for a report's directory; they are random, so a second one is next to never needed."""
+TSM_TRIES_COUNT: Final = 6
+"""Reads of one TDX quote while the kernel says busy: the host works on one request of a machine at a time."""
+TSM_PAUSE_SECONDS: Final = 0.5
+"""Before the second read, doubled each time: 15 s in all, beside the kernel's own 30 s for a quote."""
+TSM_FIELD_BYTES: Final = 4096
+"""A text attribute of configfs at its longest (one page)."""
+RTMR_LOCK_TRIES_COUNT: Final = 50
+RTMR_LOCK_PAUSE_SECONDS: Final = 0.1
+"""An extension takes microseconds; whoever holds the lock for 5 s is none of ours."""
 
 # --- the app and its measurement --------------------------------------------------------------------
 APP_FILES_COUNT: Final = 10_000
