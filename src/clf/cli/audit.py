@@ -35,7 +35,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
-    audit = typer.Typer(no_args_is_help=True, help="The owner's audit log: show it, verify it, export its head.")
+    audit = typer.Typer(
+        no_args_is_help=True,
+        help="The owner's audit log: show it, verify it, export its head.",
+        epilog="Example: clf audit verify hospital-a",
+    )
     audit.command("show", epilog="Example: clf audit show hospital-a --event denied --since 2026-01-31 --last 20")(show)
     audit.command("verify", epilog="Example: clf audit verify hospital-a --head /media/usb/hospital-a.head")(verify)
     audit.command("export-head", epilog="Example: clf audit export-head hospital-a --out hospital-a.head")(export_head)

@@ -6,7 +6,7 @@ Exit codes (tested in tests/cli/test_exit_codes.py):
     0   done, and all of it held
     1   refused or failed: the owner said no, a file is missing, a check did not hold
     2   wrong usage
-    3   a configuration file is wrong
+    3   a configuration file, or a value given, is wrong
     4   nobody answered
     5   integrity: an audit log, answer or file is not what it must be
     70  a defect in CLF
@@ -15,6 +15,7 @@ Exit codes (tested in tests/cli/test_exit_codes.py):
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -29,6 +30,7 @@ EXIT_REFUSED = 1
 EXIT_CONFIG = 3
 EXIT_UNREACHABLE = 4
 EXIT_INTEGRITY = 5
+EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
     name="clf",
@@ -38,7 +40,11 @@ app = typer.Typer(
     help="Compute together on confidential data: owners release files to attested enclaves only.",
     epilog="Example: clf demo",
 )
-server = typer.Typer(no_args_is_help=True, help="The owner's side: set up, check, run and steer a server.")
+server = typer.Typer(
+    no_args_is_help=True,
+    help="The owner's side: set up, check, run and steer a server.",
+    epilog="Example: clf server init hospital --trust intel --pcs --host hospital.example",
+)
 app.add_typer(server, name="server")
 
 server_policy.register(server)
@@ -49,9 +55,9 @@ simulator.register(app)
 demo.register(app)
 
 
-@app.command()
+@app.command(epilog="Example: clf version")
 def version() -> None:
-    """Print the version. Example: clf version"""
+    """Print the version."""
     from clf import __version__
 
     print(f"clf {__version__}")
@@ -73,7 +79,7 @@ def exit_code(error: ClfError) -> int:
 def main() -> NoReturn:
     """Run the command line; errors of CLF become a line for people and a documented exit code."""
     try:
-        app()
+        app(prog_name="clf")
     except ClfError as error:
         console = Console(stderr=True)
         console.print(
@@ -82,6 +88,11 @@ def main() -> NoReturn:
         if error.remedy:
             console.print(f"  [bold]remedy[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
         sys.exit(exit_code(error))
+    except Exception:
+        # Where in the program, for whoever corrects it; without local variables, which may hold secrets.
+        traceback.print_exc()
+        print("error defect: this is a defect in CLF; please report it with the lines above", file=sys.stderr)
+        sys.exit(EXIT_DEFECT)
     sys.exit(0)
 
 

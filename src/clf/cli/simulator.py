@@ -18,7 +18,11 @@ _WARNING = "SIMULATION: this platform protects nothing. Whoever reads its folder
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
-    simulator = typer.Typer(no_args_is_help=True, help="A simulated SGX platform for development. It protects nothing.")
+    simulator = typer.Typer(
+        no_args_is_help=True,
+        help="A simulated SGX platform for development. It protects nothing.",
+        epilog="Example: clf simulator init ./platform",
+    )
     simulator.command("init")(init)
     simulator.command("pccs")(pccs)
     app.add_typer(simulator, name="simulator")
