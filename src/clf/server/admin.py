@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from clf.errors import ConfigError
 from clf.server.config import Address
 from clf.wire.encoding import compact_json
 
@@ -19,6 +23,11 @@ IO_SECONDS = 10.0
 
 def render_metrics() -> bytes:
     """The metrics of all workers, added up; they lie in the folder that PROMETHEUS_MULTIPROC_DIR names."""
+    # What a killed worker was just doing must not be counted as being done for ever.
+    for left in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
+        process = left.stem.rpartition("_")[2]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            left.unlink(missing_ok=True)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
@@ -53,7 +62,21 @@ class AdminServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
                 """Scrapes are not worth a line each."""
 
-        self._server = ThreadingHTTPServer((address.host, address.port), Handler)
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """A scraper that went away is nobody's concern."""
+
+        try:
+            self._server = Server((address.host, address.port), Handler)
+        except OSError as error:
+            raise ConfigError(
+                f"server.admin: {address} cannot be listened on: {error.strerror}",
+                field="server.admin",
+                code="address_unusable",
+                remedy="is another server using it? Choose a free port of this machine",
+            ) from None
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="clf-admin", daemon=True)
         self._thread.start()

@@ -19,12 +19,12 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from clf import limits
-from clf.errors import WireError
+from clf.errors import ClfError, WireError
 from clf.server import maintenance, uploads
 from clf.server.access import Access, access, end
 from clf.server.downloads import BytesDownload, FileDownload, Manifests, content, manifest
@@ -41,8 +41,8 @@ from clf.wire.sealed import Context, seal, sealed_size
 
 VERSIONS = ["v1"]
 SEALED_TYPE = "application/vnd.clf.sealed"
-THREADS_COUNT = 160
-"""Threads of a worker: every appraisal, waiting or not, and every body may hold one, and short steps need some too."""
+SPARE_THREADS_COUNT = 32
+"""Threads of a worker for short steps, besides one for every appraisal, waiting or not, and one for every body."""
 _NUMBER_CHARACTERS = 16
 
 T = TypeVar("T")
@@ -56,7 +56,10 @@ class Api:
         self.services = services
         self.manifests = Manifests(services)
         self.uploads = uploads.Uploads(services)
-        self.pool = ThreadPoolExecutor(THREADS_COUNT, thread_name_prefix="clf")
+        settings = services.config.limits
+        threads = settings.concurrent_appraisals_count + settings.waiting_appraisals_count
+        threads += settings.concurrent_bodies_count + SPARE_THREADS_COUNT
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="clf")
         identity = public_jwk(services.identity.public_key)
         self._well_known = compact_json({"versions": VERSIONS, "identity": identity, "simulated": services.simulated})
         self._identity = identity
@@ -135,7 +138,12 @@ class Api:
         found = await self.run(self._access, request, facts)
         with self.services.bodies.place():
             received = await self.uploads.receive(
-                self.run, found, self._stream(request, sealed_size(length)), offset=offset, length=length, nonce=nonce
+                self.run,
+                found,
+                self._stream(request, sealed_size(length), "body_invalid"),
+                offset=offset,
+                length=length,
+                nonce=nonce,
             )
         return self._status(found, "open", received, nonce)
 
@@ -148,7 +156,7 @@ class Api:
     async def commit(self, request: Request, facts: Facts) -> Response:
         """POST /v1/transfers/{id}/commit"""
         nonce = _nonce(_query(request, "nonce"))
-        body = await self._body(request, sealed_size(limits.COMMIT_BODY_BYTES))
+        body = await self._body(request, sealed_size(limits.COMMIT_BODY_BYTES), "body_invalid")
         found = await self.run(self._access, request, facts, committed=True)
         receipt = await self.run(self.uploads.commit, found, body, nonce=nonce, facts=facts)
         return _sealed_bytes(found, "receipt", receipt.encode("ascii"), nonce)
@@ -180,8 +188,8 @@ class Api:
     def _status(self, found: Access, state: str, received: int, nonce: bytes) -> Response:
         return _sealed_bytes(found, "status", Status(state=state, received=received).encode(), nonce)
 
-    async def _stream(self, request: Request, most: int) -> AsyncIterator[bytes]:
-        """The body as it comes; bounded in size, and in time between two pieces."""
+    async def _stream(self, request: Request, most: int, code: str) -> AsyncIterator[bytes]:
+        """The body as it comes; bounded in size, and in time between two pieces. `code` is what a cut one is."""
         total = 0
         stream = request.stream().__aiter__()
         while True:
@@ -191,18 +199,25 @@ class Api:
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise Refusal("malformed", "the body stopped coming", step="body") from None
+                raise Refusal(code, "the body stopped coming", step="body") from None
+            except ClientDisconnect:
+                raise Refusal(code, "the client went away in the middle of its body", step="body") from None
             total += len(piece)
             if total > most:
                 raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
             if piece:
                 yield piece
 
-    async def _body(self, request: Request, most: int) -> bytes:
+    async def _body(self, request: Request, most: int, code: str = "malformed") -> bytes:
+        """A small body, all of it within the time that a part may stand still: it is not worth waiting for longer."""
         announced = request.headers.get("content-length")
         if announced is not None and announced.isdecimal() and int(announced[:20]) > most:
             raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
-        parts = [piece async for piece in self._stream(request, most)]
+        try:
+            async with asyncio.timeout(self.services.config.limits.body_idle_seconds):
+                parts = [piece async for piece in self._stream(request, most, code)]
+        except TimeoutError:
+            raise Refusal(code, "the body did not come in time", step="body") from None
         return b"".join(parts)
 
 
@@ -226,12 +241,24 @@ def create_app(services: Services) -> Starlette:
 
     async def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404
-        first = request.url.path.split("/")[1]
+        # The target of CONNECT, or `*`, is no path.
+        first = request.url.path.removeprefix("/").split("/")[0]
         unknown = first not in (*VERSIONS, ".well-known") and first[:1] == "v" and first[1:].isdecimal()
         code = "method_not_allowed" if status == 405 else "version_unknown" if unknown else "not_found"
         reason = f"{shown(request.method)} {shown(request.url.path)}"
         facts: Facts = {"address": request.client.host if request.client else ""}
-        return await api.run(refuse, services, Refusal(code, reason, step="route"), facts, "route")
+        headers = getattr(error, "headers", None) or {}
+        refusal = Refusal(code, reason, step="route", allow=", ".join(sorted(headers.get("Allow", "").split(", "))))
+        try:
+            services.rate.take(facts["address"])
+        except Refusal as limited:
+            refusal = limited
+        return await api.run(refuse, services, refusal, facts, "route")
+
+    async def failed(request: Request, error: Exception) -> Response:
+        """What stops an answer that was made already: a source that changes before its first byte has left, say."""
+        facts: Facts = {"address": request.client.host if request.client else ""}
+        return await api.run(refuse, services, error, facts, "answer")
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -247,27 +274,29 @@ def create_app(services: Services) -> Starlette:
 
     one = "/v1/transfers/{id}"
     routes = [
-        Route("/.well-known/clf", endpoint(api.well_known), methods=["GET"]),
-        Route("/v1/challenges", endpoint(api.challenges), methods=["POST"]),
-        Route("/v1/transfers", endpoint(api.transfers), methods=["POST"]),
-        Route(f"{one}/content", _by_method(GET=endpoint(api.content), PUT=endpoint(api.put)), methods=["GET", "PUT"]),
-        Route(f"{one}/manifest", endpoint(api.manifest), methods=["GET"]),
-        Route(f"{one}/commit", endpoint(api.commit), methods=["POST"]),
-        Route(one, _by_method(GET=endpoint(api.status), DELETE=endpoint(api.delete)), methods=["GET", "DELETE"]),
+        _route("/.well-known/clf", GET=endpoint(api.well_known)),
+        _route("/v1/challenges", POST=endpoint(api.challenges)),
+        _route("/v1/transfers", POST=endpoint(api.transfers)),
+        _route(f"{one}/content", GET=endpoint(api.content), PUT=endpoint(api.put)),
+        _route(f"{one}/manifest", GET=endpoint(api.manifest)),
+        _route(f"{one}/commit", POST=endpoint(api.commit)),
+        _route(one, GET=endpoint(api.status), DELETE=endpoint(api.delete)),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: missing, 405: missing})
+    handlers: dict[Any, Any] = {404: missing, 405: missing, ClfError: failed, Exception: failed}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 
 
-def _by_method(**handlers: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def chosen(request: Request) -> Response:
-        handler = handlers.get(request.method)
-        if handler is None:
-            raise HTTPException(405)
-        return await handler(request)
+def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Exactly these methods. Starlette would add HEAD to GET: it would seal, log and count what nobody gets."""
 
-    return chosen
+    async def chosen(request: Request) -> Response:
+        return await handlers[request.method](request)
+
+    route = Route(path, chosen, methods=list(handlers))
+    route.methods = set(handlers)
+    return route
 
 
 def refuse(services: Services, error: Exception, facts: Facts, where: str) -> Response:
@@ -293,6 +322,8 @@ def problem(services: Services, refusal: Refusal, reference: str) -> Response:
     headers = {"Cache-Control": "no-store"}
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+    if CODES[refusal.code].status == 405:
+        headers["Allow"] = refusal.allow or ""  # RFC 9110 asks for it, also where nothing is allowed
     body = encode_problem(refusal.code, reference=reference, detail=detail, versions=versions)
     return Response(body, CODES[refusal.code].status, headers, MEDIA_TYPE)
 

@@ -16,6 +16,7 @@ from clf import limits
 from clf.strict_toml import Strict
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Threads = Annotated[int, Field(ge=1, le=4096)]
 Seconds = Annotated[int, Field(ge=1, le=365 * 86_400)]
 Bytes = Annotated[int, Field(ge=1, le=limits.FILE_BYTES)]
 
@@ -48,11 +49,11 @@ class Limits(Strict):
         limits.RELEASE_BYTES_PER_SECOND
     )
     concurrent_appraisals_count: Annotated[int, Field(ge=1, le=256)] = limits.CONCURRENT_APPRAISALS_COUNT
-    waiting_appraisals_count: Count = limits.WAITING_APPRAISALS_COUNT
-    concurrent_bodies_count: Count = limits.CONCURRENT_BODIES_COUNT
+    waiting_appraisals_count: Threads = limits.WAITING_APPRAISALS_COUNT
+    concurrent_bodies_count: Threads = limits.CONCURRENT_BODIES_COUNT
     body_idle_seconds: Seconds = limits.BODY_IDLE_SECONDS
-    collateral_fetch_seconds: Annotated[int, Field(ge=1, le=120)] = limits.COLLATERAL_FETCH_SECONDS
-    stop_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = limits.STOP_GRACE_SECONDS
+    collateral_fetch_seconds: Annotated[int, Field(ge=1, le=30)] = limits.COLLATERAL_FETCH_SECONDS
+    stop_grace_seconds: Annotated[int, Field(ge=1, le=3600)] = limits.STOP_GRACE_SECONDS
 
 
 class Server(Strict):

@@ -11,8 +11,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
+from typing import NoReturn
 
 from clf import limits
+from clf.errors import StorageError
 from clf.server.access import Access, check_policy, end
 from clf.server.refusal import Refusal
 from clf.server.services import Services
@@ -62,11 +64,16 @@ class Download:
     def close(self) -> None:
         """Give back what is held; may be called again."""
 
-    def _check_policy(self) -> None:
-        """A grant that is revoked while a long body is sent ends the body, too. Raises Refusal."""
+    def _go_on(self) -> None:
+        """What ends a transfer ends a long body of it, too: its time, and a grant that is revoked. Raises Refusal."""
+        row, now = self._access.row, self._services.now()
+        if now > row.expires:
+            end(self._services, row, "expired", "its time was over while content was sent")
+            raise Refusal("transfer_expired", "the transfer's time is over", step="5 in time")
+        self._services.touch(row.id, now)
         self._services.policy.current()
         if self._services.policy.digest != self._policy_digest:
-            check_policy(self._services, self._access.row)
+            check_policy(self._services, row)
             self._policy_digest = self._services.policy.digest
 
 
@@ -75,7 +82,12 @@ class FileDownload(Download):
 
     def __init__(self, services: Services, access: Access, context: Context) -> None:
         super().__init__(services, access, context)
-        self._file = services.data.open(context.path)
+        try:
+            self._file = services.data.open(context.path)
+        except StorageError as error:
+            if error.code == "no_such_file":  # it was there when the transfer pinned it
+                self._changed()
+            raise
         key = services.etag_key(access.row.key_id)
         if self._file.etag(key) != context.etag:
             self._file.close()
@@ -103,13 +115,13 @@ class FileDownload(Download):
         count = file.pread_into(piece, offset)
         if count != len(piece) or file.changed():
             self._changed()
-        self._check_policy()
+        self._go_on()
 
     def close(self) -> None:
         """See Download."""
         self._file.close()
 
-    def _changed(self) -> None:
+    def _changed(self) -> NoReturn:
         end(self._services, self._access.row, "changed", f"{self._context.path} changed while it was read")
         raise Refusal(
             "source_changed",
@@ -130,6 +142,7 @@ class BytesDownload(Download):
         """Sealed pieces of at most PIECE_BYTES."""
         sealer = Sealer(self._access.secret, self._context)
         for start in range(0, len(self._data), limits.PIECE_BYTES):
+            self._go_on()
             yield sealer.update(self._data[start : start + limits.PIECE_BYTES])
         yield sealer.finalize()
 
@@ -140,7 +153,9 @@ def content(
     """The sealed answer to a content request. Raises Refusal."""
     row, request = access.row, access.request
     if request.action != "read":
-        raise Refusal("method_not_allowed", f"a {request.action} transfer has no content to read", step="content")
+        allow = "PUT" if request.action == "write" else ""
+        reason = f"a {request.action} transfer has no content to read"
+        raise Refusal("method_not_allowed", reason, step="content", allow=allow)
     if request.is_directory:
         entries = manifests.get(row.id)[1]
         if index >= len(entries):

@@ -15,6 +15,7 @@ from clf.server.results import Fate, fate_of
 from clf.server.services import Services
 
 SWEEP_SECONDS = 15.0
+SWEEP_LEAST_SECONDS = 0.5
 log = structlog.get_logger("clf.server")
 
 
@@ -51,8 +52,10 @@ def finish(services: Services) -> None:
 
 async def keep(services: Services, run: Callable[..., Awaitable[Any]]) -> None:
     """Sweep now and then, until cancelled."""
+    idle = services.config.limits.transfer_idle_seconds
+    pause = min(SWEEP_SECONDS, max(SWEEP_LEAST_SECONDS, idle / 4))
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(pause)
         try:
             await run(sweep, services)
         except Exception as error:  # the next sweep tries again; requests are served meanwhile
@@ -74,6 +77,7 @@ def sweep(services: Services) -> None:
                 "grant": row.grant,
                 "enclave": row.enclave,
                 "run": row.run.hex(),
+                "reason": row.reason,
                 "bytes": services.sent_bytes(row.id) if row.action != "write" else row.received,
             },
         )
@@ -83,4 +87,5 @@ def sweep(services: Services) -> None:
     for result in services.state.results():
         if result.collected is None and not services.results.exists(result.path):
             services.state.mark_collected(result.id, now)
+    services.forget_sent({row.id for row in services.state.list_open()})
     services.state.purge(now - limits.STATE_KEPT_SECONDS)

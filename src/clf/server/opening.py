@@ -248,15 +248,19 @@ def _reserve(  # noqa: PLR0917 - the outcome of each step before it
                 max_bytes=grant.max_bytes,
                 max_open=settings.open_transfers_count,
                 max_open_of_run=settings.open_transfers_per_run_count,
+                max_results=settings.results_count,
             )
             return stored, stored.answer == row.answer
         except LimitReached as error:
             refused = error
-            if error.which in _OPEN:
+            if error.which in (*_OPEN, "results"):
                 break
     if isinstance(refused, LimitReached) and refused.which in _OPEN:
         remedy = "close transfers that are done, or raise open_transfers_count"
         raise Refusal("busy", refused.message, step="12 counters", retry_after=5.0, remedy=remedy)
+    if isinstance(refused, LimitReached) and refused.which == "results":
+        remedy = "move results away, or raise results_count"
+        raise Refusal("quota_exceeded", refused.message, step="12 counters", remedy=remedy)
     raise Refusal(
         "limit_reached",
         refused.message if refused else "no grant",

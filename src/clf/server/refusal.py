@@ -22,7 +22,8 @@ from clf.wire.problem import CODES
 class Refusal(ClfError):  # noqa: N818 - what a server does, not what went wrong
     """Why a request ends here. `code` is one of the protocol's; `step`, `message` and `remedy` are for the owner.
 
-    `retry_after` in seconds, where the client may try again. `fault` marks a defect of the server itself.
+    `retry_after` in seconds, where the client may try again. `allow` is the field of that name of a 405: the methods
+    that the resource does take. `fault` marks a defect of the server itself.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Refusal(ClfError):  # noqa: N818 - what a server does, not what went wrong
         step: str,
         remedy: str = "",
         retry_after: float | None = None,
+        allow: str | None = None,
         fault: bool = False,
     ) -> None:
         if code not in CODES:
@@ -40,6 +42,7 @@ class Refusal(ClfError):  # noqa: N818 - what a server does, not what went wrong
         super().__init__(reason, code=code, remedy=remedy)
         self.step = step
         self.retry_after = retry_after
+        self.allow = allow
         self.fault = fault
 
     @property
@@ -59,7 +62,7 @@ def refusal_of(error: Exception, *, step: str) -> Refusal:
         # The text of a foreign exception can hold anything, a secret included.
         return Refusal("internal", f"{type(error).__name__} in {step}", step=step, fault=True)
     code = error.code if error.code in CODES else _default_code(error)
-    step = error.step if isinstance(error, AppraisalError) else step
+    step = getattr(error, "step", "") or step
     reason = getattr(error, "reason", "") or error.message
     if code == "internal":
         return Refusal(code, f"{error.code}: {reason}", step=step, remedy=error.remedy, fault=True)
@@ -73,7 +76,13 @@ def refusal_of(error: Exception, *, step: str) -> Refusal:
     )
 
 
+_OWN = {"storage_unwritable": "internal"}
+"""Codes that the protocol does not have: they are about the owner's machine, and say nothing about a file."""
+
+
 def _default_code(error: ClfError) -> str:
+    if error.code in _OWN:
+        return _OWN[error.code]
     which = getattr(error, "which", "")
     if which in ("quota", "size"):
         return "quota_exceeded" if which == "quota" else "too_large"

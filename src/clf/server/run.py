@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import logging
+import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
-import sys
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ import structlog
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
+from clf import limits
 from clf.errors import ClfError, ConfigError, UnreachableError
 from clf.server.access import check_policy
 from clf.server.admin import AdminServer
-from clf.server.config import ServerConfig, parse_config
+from clf.server.config import Address, ServerConfig, parse_config
+from clf.server.logs import configure_logging, library_logging
 from clf.server.policy_live import ACTIVE_NAME, activate
 from clf.server.refusal import Refusal
 from clf.server.state import StateStore
@@ -29,26 +33,10 @@ from clf.strict_toml import read_file
 from clf.verify.policy import Policy
 
 METRICS_NAME = "metrics"
-PID_NAME = "server.pid"
+LOCK_NAME = "server.lock"
 HEADER_READ_MILLISECONDS = 15_000
 """A client that does not finish its request headers in this time is cut off."""
 BACKLOG_COUNT = 1024
-
-
-def configure_logging() -> None:
-    """One JSON object a line on standard error; levels from INFO."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-            ),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def run(folder: Path) -> None:
@@ -57,6 +45,8 @@ def run(folder: Path) -> None:
     log = structlog.get_logger("clf.server")
     data = read_file(folder / "clf_server.toml")
     config = parse_config(data, folder)
+    lock = take_lock(config)
+    check_port(config.listen, "server.listen")
     _prepare(config, data)
     health = Health(config)
     admin = AdminServer(config.admin, health.read)
@@ -74,40 +64,74 @@ def run(folder: Path) -> None:
         backlog=BACKLOG_COUNT,
         backpressure=BACKLOG_COUNT,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_MILLISECONDS),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=HEADER_READ_MILLISECONDS, max_buffer_size=limits.HTTP_HEAD_BYTES
+        ),
         websockets=False,
         log_enabled=True,
-        log_dictconfig=_library_logging(),
+        log_level=LogLevels.warning,
+        log_dictconfig=library_logging(),
         ssl_cert=config.tls_certificate,
         ssl_key=config.tls_key,
         ssl_protocol_min=SSLProtocols.tls13,
         respawn_failed_workers=True,
-        workers_kill_timeout=config.limits.stop_grace_seconds + 5,
-        pid_file=config.state / PID_NAME,
+        workers_kill_timeout=config.limits.stop_grace_seconds,
     )
     try:
         server.serve()
     finally:
         admin.close()
+        os.close(lock)
 
 
-def _library_logging() -> dict[str, object]:
-    """The HTTP server's own lines: warnings and worse, without access logs (paths belong in the audit log alone)."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(levelname)s %(name)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}},
-        "loggers": {
-            "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-            "granian.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
-        },
-    }
+def take_lock(config: ServerConfig) -> int:
+    """Make this the folder's only server; the lock ends with the process, however that ends. Raises ConfigError.
+
+    Two servers would each believe to be the one that the owner stops, reloads and looks at.
+    """
+    config.state.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(config.state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        process = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+        os.close(handle)
+        raise ConfigError(
+            f"process {process or 'unknown'} serves {config.folder} already",
+            field="dir",
+            code="already_running",
+            remedy="stop it first, or use clf server reload to bring a changed policy into force",
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+    return handle
+
+
+def check_port(address: Address, field: str) -> None:
+    """Nobody else listens there. The workers share their port, and would share it with a stranger's, connection by
+    connection. Raises ConfigError.
+    """
+    until = time.monotonic() + limits.LISTEN_SECONDS
+    while True:
+        try:
+            family, kind, number, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, number) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+                return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise ConfigError(
+                    f"{field}: {address} cannot be listened on: {error.strerror}",
+                    field=field,
+                    code="address_unusable",
+                    remedy="is another server using it? Choose a free port of this machine",
+                ) from None
+        time.sleep(0.05)
 
 
 def _prepare(config: ServerConfig, data: bytes) -> None:
     """Everything a worker will open is opened once here, so that mistakes are told at once and in one place."""
-    config.state.mkdir(mode=0o700, exist_ok=True)
     metrics = config.state / METRICS_NAME
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir(mode=0o700)

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +21,8 @@ from clf import limits
 from clf.server.downloads import BytesDownload, FileDownload
 from clf.server.refusal import Refusal
 from clf.server.services import Services
+
+log = structlog.get_logger("clf.server")
 
 
 class Run(Protocol):
@@ -30,7 +33,7 @@ class Run(Protocol):
 
 
 class SealedResponse(Response):
-    """One sealed body of known size. Starlette runs it like any response."""
+    """One sealed body of known size. Starlette runs it like any response. Raises Refusal `busy` where none has room."""
 
     def __init__(
         self, download: FileDownload | BytesDownload, *, services: Services, run: Run, media_type: str
@@ -38,6 +41,14 @@ class SealedResponse(Response):
         self._download = download
         self._services = services
         self._run = run
+        self._place = contextlib.ExitStack()
+        if download.plain_size > limits.PIECE_BYTES:
+            # Shorter ones are one piece, which the HTTP server takes at once.
+            try:
+                self._place.enter_context(services.bodies.place())
+            except Refusal:
+                download.close()
+                raise
         self.status_code = 200
         self.media_type = media_type
         self.background = None
@@ -50,7 +61,11 @@ class SealedResponse(Response):
                 await self._send(send, asyncio.Event())
                 return
             await self._send_long(receive, send)
+        except Cut as cut:
+            # Returning with less than Content-Length makes the HTTP server cut the connection, which is meant.
+            log.info("body cut", reason=str(cut))
         finally:
+            self._place.close()
             self._download.close()
 
     async def _send_long(self, receive: Receive, send: Send) -> None:
@@ -104,5 +119,5 @@ class SealedResponse(Response):
             self._services.count_sent(self._download.transfer, sent)
 
 
-class Cut(Exception):  # noqa: N818 - not an error of the protocol: it makes the HTTP server cut the connection
+class Cut(Exception):  # noqa: N818 - not an error of the protocol: the connection is cut
     """A body that cannot be finished."""

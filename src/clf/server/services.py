@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,16 @@ class Services:
 
     def __post_init__(self) -> None:
         self._denials = DenialBudget(limits.AUDIT_DENIALS_PER_MINUTE)
+
+    def touch(self, transfer_id: str, now: float) -> None:
+        """Note that a transfer is in use, often enough for its idle limit."""
+        every = min(limits.STATE_TOUCH_SECONDS, self.config.limits.transfer_idle_seconds / 4)
+        self.state.touch(transfer_id, now, every)
+
+    def forget_sent(self, still_open: Container[str]) -> None:
+        """Drop the counts of transfers that another process ended."""
+        for transfer_id in [known for known in list(self._sent) if known not in still_open]:
+            self._sent.pop(transfer_id, None)
 
     def count_sent(self, transfer_id: str, count: int) -> None:
         """Note sealed bytes that left for a transfer; `sent_bytes` gives them to the entry that ends it."""

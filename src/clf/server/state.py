@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clf import limits
 from clf.errors import LimitError
 
 Trust = Literal["intel", "simulation"]
@@ -159,8 +160,8 @@ class StateStore(abc.ABC):
         """The stored manifest of a folder transfer. Rows that are read back come without it."""
 
     @abc.abstractmethod
-    def touch(self, transfer_id: str, now: float) -> None:
-        """Note that an open transfer is in use. Cheap: not synced, written at most every `STATE_TOUCH_SECONDS`."""
+    def touch(self, transfer_id: str, now: float, every: float = limits.STATE_TOUCH_SECONDS) -> None:
+        """Note that an open transfer is in use. Cheap: not synced, written at most `every` so many seconds."""
 
     @abc.abstractmethod
     def end(self, transfer_id: str, state: TransferState, reason: str, now: float) -> bool:

@@ -151,9 +151,9 @@ class SqliteStateStore(StateStore):
             row = connection.execute("SELECT manifest FROM transfers WHERE id = ?", (transfer_id,)).fetchone()
             return None if row is None else row[0]
 
-    def touch(self, transfer_id: str, now: float) -> None:
+    def touch(self, transfer_id: str, now: float, every: float = limits.STATE_TOUCH_SECONDS) -> None:
         last = self._touched.get(transfer_id)
-        if last is not None and abs(now - last) < limits.STATE_TOUCH_SECONDS:
+        if last is not None and abs(now - last) < every:
             return
         if len(self._touched) >= limits.STATE_TOUCHED_COUNT:
             self._touched.clear()  # costs one early write for each open transfer, nothing else

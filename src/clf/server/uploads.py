@@ -24,7 +24,7 @@ from typing import Any
 
 from clf import limits
 from clf.errors import IntegrityError, WireError
-from clf.server.access import Access
+from clf.server.access import ENDED_CODES, Access
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
 from clf.server.staging import Staged
@@ -60,7 +60,8 @@ class Uploads:
         """Take in one part and return the durable offset after it. Raises Refusal, IntegrityError or StorageError."""
         row = found.row
         if row.action != "write":
-            raise Refusal("method_not_allowed", f"a {row.action} transfer takes no parts", step="1 write")
+            allow = "GET" if row.action == "read" else ""
+            raise Refusal("method_not_allowed", f"a {row.action} transfer takes no parts", step="1 write", allow=allow)
         if length == 0:
             raise WireError("length: a part has at least one byte")
         if offset + length <= row.received:
@@ -110,6 +111,7 @@ class Uploads:
 
         def noted() -> Iterator[bytes]:
             for piece in pieces:
+                services.touch(row.id, services.now())
                 if digest is not None:
                     digest.update(piece)
                 yield piece
@@ -126,7 +128,7 @@ class Uploads:
                 code = "quota_exceeded" if error.which == "quota" else "too_large"
                 raise Refusal(code, error.message, step="6 offset", remedy="collect results") from error
         if not advanced:
-            raise Refusal("transfer_closed", "the transfer ended meanwhile", step="6 offset")
+            raise _ended_meanwhile(services, row.id, "6 offset")
         if digest is not None:
             with self._lock:
                 self._digests[row.id] = (offset + length, digest)
@@ -212,7 +214,7 @@ class Uploads:
             now=services.now(),
         )
         if committed is None:
-            raise Refusal("transfer_closed", "the transfer ended meanwhile", step="6 store")
+            raise _ended_meanwhile(services, row.id, "6 store")
 
     def _finish(self, row: Transfer, document: Commit) -> None:
         """Steps 7 and 8; done again where a crash came between."""
@@ -244,6 +246,12 @@ class Uploads:
 def _current(services: Services, found: Access) -> Transfer:
     """The row as it is now: another worker may have committed since the request came in."""
     return services.state.get(found.row.id) or found.row
+
+
+def _ended_meanwhile(services: Services, transfer_id: str, step: str) -> Refusal:
+    row = services.state.get(transfer_id)
+    state = "closed" if row is None else row.state
+    return Refusal(ENDED_CODES.get(state, "transfer_closed"), f"the transfer is {state} meanwhile", step=step)
 
 
 def _row_facts(row: Transfer) -> Facts:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from clf import limits
 from clf.errors import ConfigError
 from clf.server.app import create_app
 from clf.server.audit import AuditLog
 from clf.server.config import ServerConfig, load
 from clf.server.keys import load_identity, load_keyring
 from clf.server.limiting import Pace, Places, Rate
+from clf.server.logs import configure_logging
 from clf.server.metrics import Metrics
 from clf.server.policy_live import LivePolicy
 from clf.server.results import ResultsFolder
@@ -50,8 +50,8 @@ def collateral_source(config: ServerConfig) -> CollateralSource:
     if config.collateral.kind == "folder":
         return FolderSource(Path(config.collateral.location))
     if config.collateral.kind == "pcs":
-        return PccsSource.intel()
-    return PccsSource(config.collateral.location)
+        return PccsSource.intel(total_seconds=config.limits.collateral_fetch_seconds)
+    return PccsSource(config.collateral.location, total_seconds=config.limits.collateral_fetch_seconds)
 
 
 def open_services(config: ServerConfig) -> Services:
@@ -84,7 +84,7 @@ def open_services(config: ServerConfig) -> Services:
             settings.concurrent_appraisals_count,
             "concurrent_appraisals_count",
             waiting=settings.waiting_appraisals_count,
-            wait_seconds=limits.COLLATERAL_TOTAL_SECONDS,
+            wait_seconds=2 * settings.collateral_fetch_seconds,
         ),
         bodies=Places(settings.concurrent_bodies_count, "concurrent_bodies_count"),
         pace=Pace(settings.release_bytes_per_second, time.monotonic),
@@ -94,6 +94,7 @@ def open_services(config: ServerConfig) -> Services:
 def create() -> Starlette:
     """What the HTTP server loads in each worker process; the folder comes in the environment."""
     _end_with_parent()
+    configure_logging()
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         raise ConfigError(f"{FOLDER_VARIABLE} is not set", field="dir", remedy="start the server with clf server run")

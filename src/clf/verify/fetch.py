@@ -28,6 +28,7 @@ from clf.verify.collateral import Collateral, malformed
 INTEL_PCS: Final = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 
+_LEAST_SECONDS: Final = 0.1
 _WORTH_RETRYING: Final = frozenset({429, 500, 502, 503, 504})
 
 
@@ -42,7 +43,7 @@ class PccsSource:
     """A PCCS at `url` (scheme, host, port; a path such as /sgx/certification/v4 is tolerated).
 
     `ca_file` pins the CA of an HTTPS PCCS, which usually has a certificate of its own. `root_crl_url` is where the
-    root's CRL is if the service has no `rootcacrl`, as Intel's has not.
+    root's CRL is if the service has no `rootcacrl`, as Intel's has not. `total_seconds` bounds one whole fetch.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PccsSource:
         *,
         ca_file: Path | None = None,
         root_crl_url: str | None = None,
+        total_seconds: float = limits.COLLATERAL_TOTAL_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -68,25 +70,25 @@ class PccsSource:
         self._root_crl_url = root_crl_url or (INTEL_ROOT_CRL if self.url == INTEL_PCS else None)
         self._monotonic = monotonic
         self._sleep = sleep
+        self._total_seconds = total_seconds
         self._pool = urllib3.PoolManager(
             num_pools=4,
             maxsize=8,
             retries=False,
-            timeout=urllib3.Timeout(connect=limits.COLLATERAL_CONNECT_SECONDS, read=limits.COLLATERAL_READ_SECONDS),
             ca_certs=None if ca_file is None else str(ca_file),
             headers={"User-Agent": "clf", "Accept-Encoding": "identity"},
         )
 
     @classmethod
-    def intel(cls) -> PccsSource:
+    def intel(cls, *, total_seconds: float = limits.COLLATERAL_TOTAL_SECONDS) -> PccsSource:
         """Intel's own service; it needs no key for collateral."""
-        return cls(INTEL_PCS)
+        return cls(INTEL_PCS, total_seconds=total_seconds)
 
     def fetch(self, fmspc: str, pck_ca: str, tee: Tee) -> Collateral:
         """Four requests. Raises CollateralError: `collateral_unavailable`, `_refused`, `_redirected`, `_too_large`,
         `_malformed`, each prefixed `collateral`.
         """
-        until = self._monotonic() + limits.COLLATERAL_TOTAL_SECONDS
+        until = self._monotonic() + self._total_seconds
         sgx, own = (f"{self.url}/{name}/certification/v4" for name in ("sgx", tee))
         pck_crl, headers = self._get(f"{sgx}/pckcrl?ca={pck_ca}&encoding=der", until)
         pck_crl_chain = _chain(headers, "SGX-PCK-CRL-Issuer-Chain")
@@ -128,7 +130,9 @@ class PccsSource:
 
     def _once(self, url: str, until: float) -> tuple[bytes, urllib3.HTTPHeaderDict]:
         try:
-            answer = self._pool.request("GET", url, redirect=False, preload_content=False, decode_content=False)
+            answer = self._pool.request(
+                "GET", url, redirect=False, preload_content=False, decode_content=False, timeout=self._timeout(until)
+            )
         except (HTTPError, LocationParseError, OSError, ValueError) as error:
             raise _MayPassError(_short(error)) from None
         try:
@@ -149,6 +153,12 @@ class PccsSource:
             return self._body(answer, url, until), answer.headers
         finally:
             answer.close()
+
+    def _timeout(self, until: float) -> urllib3.Timeout:
+        left = max(until - self._monotonic(), _LEAST_SECONDS)
+        return urllib3.Timeout(
+            connect=min(limits.COLLATERAL_CONNECT_SECONDS, left), read=min(limits.COLLATERAL_READ_SECONDS, left)
+        )
 
     def _body(self, answer: urllib3.BaseHTTPResponse, url: str, until: float) -> bytes:
         """At most `limits.COLLATERAL_BODY_BYTES`, and complete. Read piecewise: a slow sender meets the deadline."""
