@@ -100,9 +100,10 @@ class Findings:
 
     def __post_init__(self) -> None:
         try:
-            self.report = json.loads(self.owners[0].report)
+            report = json.loads(self.owners[0].report)
         except ValueError:
-            self.report = {}
+            report = None
+        self.report = report if isinstance(report, dict) else {}
 
     def checks(self) -> Iterator[Check]:
         """All that must hold."""
@@ -161,18 +162,21 @@ class Findings:
     def _accuracies(self) -> bool:
         judged = sum(owner.patients["held_out"] for owner in self.owners)
         try:
-            scores = [self.report["joint"], *(self.report["alone"][owner.name] for owner in self.owners)]
+            scores = [self.score(), *(self.score(owner.name) for owner in self.owners)]
             return all(abs(1 - score["wrong"] / judged - score["accuracy"]) < 1e-9 for score in scores)
         except (KeyError, TypeError):
             return False
 
     def accuracy(self) -> dict[str, Any]:
         """As in the report that the owners have."""
-        joint, alone = self.report.get("joint", {}), self.report.get("alone", {})
-        return {
-            "joint": joint.get("accuracy"),
-            "alone": {owner.name: alone.get(owner.name, {}).get("accuracy") for owner in self.owners},
-        }
+        alone = {owner.name: self.score(owner.name).get("accuracy") for owner in self.owners}
+        return {"joint": self.score().get("accuracy"), "alone": alone}
+
+    def score(self, owner: str | None = None) -> dict[str, Any]:
+        """What the report says of the joint model, or of an owner's own; empty if it does not say."""
+        alone = self.report.get("alone")
+        found = self.report.get("joint") if owner is None else isinstance(alone, dict) and alone.get(owner)
+        return found if isinstance(found, dict) else {}
 
     def to_dict(self) -> dict[str, Any]:
         """The object of `clf demo --json`."""

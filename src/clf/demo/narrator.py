@@ -138,16 +138,14 @@ def _log(owner: Records) -> Table:
 
 
 def _models(findings: Findings) -> Table:
-    report = findings.report
     judged = sum(owner.patients["held_out"] for owner in findings.owners)
     table = _table(f"The models, judged by the same {judged} held-out patients of both")
     for name in ("trained on", "patients", "accuracy", "wrong", "cancers found"):
         table.add_column(name, justify="left" if name == "trained on" else "right")
     alone = [
-        (f"{owner.name} alone", owner.patients["training"], report.get("alone", {}).get(owner.name, {}), "")
-        for owner in findings.owners
+        (f"{owner.name} alone", owner.patients["training"], findings.score(owner.name), "") for owner in findings.owners
     ]
-    both = ("both together", sum(owner.patients["training"] for owner in findings.owners), report.get("joint", {}))
+    both = ("both together", sum(owner.patients["training"] for owner in findings.owners), findings.score())
     for name, patients, score, style in (*alone, (*both, "bold green")):
         table.add_row(
             name,

@@ -174,14 +174,17 @@ def _name(arguments: Sequence[Argument]) -> str:
 
 
 def _end(children: Sequence[_Child]) -> None:
-    """SIGTERM to all, then SIGKILL to those that do not follow and to what they started."""
-    for child in children:
-        if child.process.poll() is None:
-            child.process.terminate()
-    until = time.monotonic() + limits.DEMO_STOP_SECONDS
-    for child in children:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(0.0, until - time.monotonic()))
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.process.pid, signal.SIGKILL)
-        child.process.wait()
+    """SIGTERM to all, then SIGKILL to those that do not follow and to what they started; at once after an interrupt."""
+    try:
+        for child in children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        until = time.monotonic() + limits.DEMO_STOP_SECONDS
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, until - time.monotonic()))
+    finally:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.process.pid, signal.SIGKILL)
+            child.process.wait()
