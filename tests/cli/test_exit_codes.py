@@ -33,7 +33,7 @@ def clf(*arguments: str | os.PathLike[str], code: str = "") -> subprocess.Comple
     """The command line as a process; `code` instead of the module, to break something in it."""
     program = ["-c", code] if code else ["-m", "clf.cli.main"]
     return subprocess.run(
-        [sys.executable, *program, *map(os.fspath, arguments)],
+        [sys.executable, *program, *(os.fspath(item) for item in arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -52,7 +52,8 @@ def platform(tmp_path: Path) -> Path:
 @pytest.fixture
 def owner(tmp_path: Path, platform: Path) -> Path:
     """An owner's folder."""
-    arguments = ["--trust", "simulation", "--simulation-root", platform / "root.pem", "--pccs", "http://127.0.0.1:1"]
+    root = str(platform / "root.pem")
+    arguments = ["--trust", "simulation", "--simulation-root", root, "--pccs", "http://127.0.0.1:1"]
     done = clf("server", "init", tmp_path / "owner", *arguments)
     assert done.returncode == 0, done.stderr
     return tmp_path / "owner"
