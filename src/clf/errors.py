@@ -75,9 +75,16 @@ class AppraisalError(ClfError):
 
 
 class CollateralError(ClfError):
-    """Endorsements (collateral) that cannot be fetched, or that must not be trusted."""
+    """Endorsements (collateral) that cannot be fetched, or that must not be trusted.
+
+    `step` names the numbered step of the appraisal that found it, and is empty where it was found elsewhere.
+    """
 
     default_code = "collateral_unavailable"
+
+    def __init__(self, message: str, *, step: str = "", code: str | None = None, remedy: str = "") -> None:
+        super().__init__(message, code=code, remedy=remedy)
+        self.step = step
 
 
 class AttesterError(ClfError):

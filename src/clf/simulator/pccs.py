@@ -4,7 +4,8 @@
 So that a server fetches collateral exactly as it would in production. What it serves is issued at each request,
 relative to the platform's clock, so it can run for months.
 
-API: Intel SGX and TDX Provisioning Certification Service version 4. A PCCS gives the root's CRL in hexadecimal, unlike Intel.
+API: Intel SGX and TDX Provisioning Certification Service version 4. A PCCS gives the root's CRL in hexadecimal, unlike
+Intel.
 """
 
 from __future__ import annotations
@@ -51,11 +52,7 @@ def answer(platform: SimulatedPlatform, target: str) -> Answer:
     if resource == "/rootcacrl" and tee == "sgx":
         return Answer(200, platform.root_crl().hex().encode())
     if resource == "/tcb":
-        if query.get("fmspc", "").lower() != platform.fmspc.hex():
-            known = len(query.get("fmspc", "")) == 12
-            return Answer(404, b"No cache data for this platform.") if known else Answer(400, b"Invalid parameters.")
-        held = platform.collateral(tee)
-        return _signed("tcbInfo", held.tcb_info, held.tcb_info_signature, "TCB-Info", held.tcb_info_issuer_chain)
+        return _tcb_info(platform, tee, query)
     if resource == "/qe/identity":
         held = platform.collateral(tee)
         return _signed(
@@ -66,6 +63,14 @@ def answer(platform: SimulatedPlatform, target: str) -> Answer:
             held.qe_identity_issuer_chain,
         )
     return Answer(404, b"No such resource.")
+
+
+def _tcb_info(platform: SimulatedPlatform, tee: Tee, query: dict[str, str]) -> Answer:
+    if query.get("fmspc", "").lower() != platform.fmspc.hex():
+        known = len(query.get("fmspc", "")) == 12
+        return Answer(404, b"No cache data for this platform.") if known else Answer(400, b"Invalid parameters.")
+    held = platform.collateral(tee)
+    return _signed("tcbInfo", held.tcb_info, held.tcb_info_signature, "TCB-Info", held.tcb_info_issuer_chain)
 
 
 def _pck_crl(platform: SimulatedPlatform, query: dict[str, str]) -> Answer:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report bodies and quotes, laid out bit for bit as Intel's quoting enclave does.
 
-Layouts: sgx_report.h, Intel SGX ECDSA QuoteLibReference appendix A.4 (version 3), Intel TDX DCAP Quote Generation Library
-appendix A.3 (versions 4 and 5). Quotes of a trust domain differ in the body, which version 5 announces by its type, and
-in one more level of nesting around the QE report. Bodies of trust domains: `clf.simulator.tdx`.
+Layouts: sgx_report.h, Intel SGX ECDSA QuoteLibReference appendix A.4 (version 3), Intel TDX DCAP Quote Generation
+Library appendix A.3 (versions 4 and 5). Quotes of a trust domain differ in the body, which version 5 announces by its
+type, and in one more level of nesting around the QE report. Bodies of trust domains: `clf.simulator.tdx`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a simulated machine states about trust domains: TD reports, and the TDX parts of its collateral.
 
-Layouts: TDX module specification (TDREPORT as quotes carry it), Intel TDX DCAP Quote Generation Library appendix A.3, and
-version 3 of TCB info as the Provisioning Certification Service gives it for TDX.
+Layouts: TDX module specification (TDREPORT as quotes carry it), Intel TDX DCAP Quote Generation Library appendix A.3,
+and version 3 of TCB info as the Provisioning Certification Service gives it for TDX.
 """
 
 from __future__ import annotations

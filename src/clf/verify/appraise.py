@@ -8,8 +8,9 @@
  3. Structure: every length fits, nothing is left over, what follows the quote is zero and cut off.
  4. Report data: exactly the 64 bytes expected, which bind the quote to one request and make it fresh.
  5. Debug: a TEE whose memory the host can read is refused.
- 6. Attributes: initialised, no provisioning or launch keys, no bits or reserved bytes that nobody has defined, no key
-    separation fields without the key separation attribute.
+ 6. Attributes. SGX: initialised, no provisioning or launch keys, no bits or reserved bytes that nobody has defined, no
+    key separation fields without the key separation attribute. TDX: SEPT_VE_DISABLE, no migration, no profiling, no
+    provisioning agent, no bits that nobody has defined, no service TD.
  7. PCK chain: three certificates, each signed by the next, valid now, up to the one trusted root's key. Here a verifier
     that trusts Intel refuses simulated evidence, and the other way round.
 
@@ -23,9 +24,11 @@
 13. The library read the same report as we did, and ended at the root that we trust.
 14. The high-water mark is raised, and the claims are made.
 
+The codes and remedies of each step are in `clf.verify.steps`.
+
 What is owed to the policy, which decides on the claims: who the enclave is (measurement, signer, product, SVN, KSS
-fields, XFRM, MISCSELECT; for TDX also RTMRs, configuration id, owner, XFAM and module), TCB status, advisories and
-dates, the age of collateral, SMT, dynamic platform, cached keys, PPID allow-list.
+fields, XFRM, MISCSELECT; for TDX also RTMRs, configuration id, owner, XFAM, performance monitoring, module and its
+signer), TCB status, advisories and dates, the age of collateral, SMT, dynamic platform, cached keys, PPID allow-list.
 Not compared, as in Intel's verifier: CPUSVN of the report with that of the PCK certificate.
 """
 
@@ -50,22 +53,22 @@ from clf.verify.claims import (
     SGX_MODE64BIT,
     SGX_PROVISION_KEY,
     TCB_STATUSES,
+    TD_KNOWN_FLAGS,
+    TD_MIGRATABLE,
+    TD_PROFILING,
+    TD_PROVISIONING_AGENT,
+    TD_SEPT_VE_DISABLE,
     Claims,
     PlatformClaims,
     SgxIdentity,
     TdxIdentity,
     Tee,
 )
-from clf.verify.collateral import Collateral, check_period, check_signers
+from clf.verify.collateral import Collateral, Facts, check_period, check_signers
 from clf.verify.marks import Marks
 from clf.verify.quote import ParsedQuote, parse_quote, sgx_reserved
+from clf.verify.steps import Trail, label
 from clf.verify.trust import TrustRoot
-
-STEP_REPORT_DATA: Final = "4 report data"
-STEP_DEBUG: Final = "5 debug"
-STEP_ATTRIBUTES: Final = "6 attributes"
-STEP_CHAIN: Final = "7 PCK chain"
-STEP_AGREEMENT: Final = "13 agreement"
 
 _FLAGS: Final = {"True": True, "False": False, "Undefined": None}
 _REPORTS: Final = {"SgxEnclave": 1, "TD10": 2, "TD15": 3, "TD15Ex": 4}
@@ -101,48 +104,80 @@ class CheckedQuote:
         return self.quote.tdx
 
 
-def precheck(quote: bytes, expected_report_data: bytes, trust: TrustRoot, now: float) -> CheckedQuote:
-    """Steps 1 to 7. `now` is in seconds since the epoch. Raises AppraisalError with the step and a code."""
-    parsed = parse_quote(quote)  # 1, 2, 3
-    # 4
-    if len(expected_report_data) != 64 or not hmac.compare_digest(parsed.report_data, expected_report_data):
-        raise AppraisalError(
-            "the quote's report data is not that of this request",
-            step=STEP_REPORT_DATA,
-            code="report_data_mismatch",
-            remedy="make a new quote for each request, over exactly the bytes sent",
-        )
-    identity = parsed.sgx or parsed.tdx
-    assert identity is not None  # noqa: S101 - one of the two, by construction
-    # 5
-    if identity.debug:
-        raise AppraisalError(
-            "the TEE runs in debug mode: the host can read its memory",
-            step=STEP_DEBUG,
-            code="debug_enclave",
-            remedy="build the enclave without debug (Gramine: sgx.debug = false)",
-        )
-    # 6
-    if isinstance(identity, SgxIdentity):
-        _check_sgx_attributes(identity, parsed.body)
-    # 7
-    try:
-        chain = load_chain(parsed.pck_chain, limits.PCK_CHAIN_BYTES)
-        check_chain(chain, 3, trust, now)
-        ca = pck_ca(chain[0])
-    except ChainError as error:
-        raise AppraisalError(error.message, step=STEP_CHAIN, code=error.code, remedy=error.remedy) from None
-    pck = dcap.read_pck(chain[0].public_bytes(Encoding.PEM))
+def precheck(
+    quote: bytes, expected_report_data: bytes, trust: TrustRoot, now: float, trail: Trail | None = None
+) -> CheckedQuote:
+    """Steps 1 to 7. `now` is in seconds since the epoch; `trail` is told how far it came.
+
+    Raises AppraisalError with step, code and remedy.
+    """
+    trail = Trail() if trail is None else trail
+    with trail.at(1, 2, 3):
+        parsed = parse_quote(quote)
+        identity = parsed.sgx or parsed.tdx
+        assert identity is not None  # noqa: S101 - one of the two, by construction
+    with trail.at(4):
+        if len(expected_report_data) != 64 or not hmac.compare_digest(parsed.report_data, expected_report_data):
+            raise AppraisalError(
+                "the quote's report data is not that of this request", step=label(4), code="report_data_mismatch"
+            )
+    with trail.at(5):
+        if identity.debug:
+            raise AppraisalError(
+                "the TEE runs in debug mode: the host can read its memory", step=label(5), code="debug_enclave"
+            )
+    with trail.at(6):
+        if isinstance(identity, SgxIdentity):
+            _check_sgx_attributes(identity, parsed.body)
+        else:
+            _check_td_attributes(identity)
+    with trail.at(7):
+        try:
+            chain = load_chain(parsed.pck_chain, limits.PCK_CHAIN_BYTES)
+            check_chain(chain, 3, trust, now)
+            ca = pck_ca(chain[0])
+        except ChainError as error:
+            raise AppraisalError(error.message, step=label(7), code=error.code, remedy=error.remedy) from None
+        pck = dcap.read_pck(chain[0].public_bytes(Encoding.PEM))
     return CheckedQuote(parsed, trust, pck.fmspc, ca, pck.pce_id, pck.ppid)
 
 
-def appraise(checked: CheckedQuote, collateral: Collateral, now: float, marks: Marks) -> Claims:
-    """Steps 8 to 14, under the trust root that `precheck` was given.
+def appraise(
+    checked: CheckedQuote, collateral: Collateral, now: float, marks: Marks, trail: Trail | None = None
+) -> Claims:
+    """Steps 8 to 14, under the trust root that `precheck` was given. About 2 ms.
 
-    Raises AppraisalError if the evidence is refused, CollateralError if it is the collateral's fault. About 2 ms.
+    Raises AppraisalError if the evidence is refused, CollateralError if it is the collateral's fault, each with step,
+    code and remedy; ConfigError if the marks are damaged.
     """
-    trust, facts = checked.trust, collateral.facts
-    # 8
+    trail = Trail() if trail is None else trail
+    trust = checked.trust
+    with trail.at(8):
+        facts = collateral.facts
+        _check_platform(checked, facts)
+    with trail.at(9):
+        check_period(collateral, now)
+    with trail.at(10):
+        check_signers(collateral, trust, now)
+    with trail.at(11):
+        marks.check(facts)
+    with trail.at(12):
+        verified = dcap.verify(checked.quote.raw, collateral, trust, now)
+    with trail.at(13):
+        try:
+            claims = _claims(checked, verified, collateral)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise AppraisalError(
+                f"the verifier's claims are not as expected: {type(error).__name__}: {error}",
+                step=label(13),
+                code="verifier_unknown",
+            ) from None
+    with trail.at(14):
+        marks.record(facts)
+    return claims
+
+
+def _check_platform(checked: CheckedQuote, facts: Facts) -> None:
     for what, stated, wanted, code in (
         ("TEE", facts.tee, checked.tee, "collateral_other_platform"),
         ("FMSPC", facts.fmspc, checked.fmspc, "collateral_other_platform"),
@@ -150,57 +185,65 @@ def appraise(checked: CheckedQuote, collateral: Collateral, now: float, marks: M
         ("pceId", facts.pce_id, checked.pce_id, "pce_id_mismatch"),
     ):
         if stated != wanted:
-            raise CollateralError(
-                f"the collateral is for {what} {stated!r}, the evidence has {wanted!r}",
-                code=code,
-                remedy="fetch collateral for the FMSPC that the evidence names",
-            )
-    check_period(collateral, now)  # 9
-    check_signers(collateral, trust, now)  # 10
-    marks.check(facts)  # 11
-    verified = dcap.verify(checked.quote.raw, collateral, trust, now)  # 12
-    # 13
-    try:
-        claims = _claims(checked, verified, collateral)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise AppraisalError(
-            f"the verifier's claims are not as expected: {type(error).__name__}: {error}",
-            step=STEP_AGREEMENT,
-            code="verifier_unknown",
-            remedy="install the dcap-qvl series that CLF names",
-        ) from None
-    marks.record(facts)  # 14
-    return claims
+            raise CollateralError(f"the collateral is for {what} {stated!r}, the evidence has {wanted!r}", code=code)
 
 
 def _check_sgx_attributes(identity: SgxIdentity, body: bytes) -> None:
     flags = identity.flags
     kss_fields = any(identity.config_id + identity.family_id + identity.ext_prod_id) or identity.config_svn != 0
-    for refused, code, message, remedy in (
-        (not flags & SGX_INIT, "attribute_init", "the enclave was never initialised", ""),
-        (not flags & SGX_MODE64BIT, "attribute_mode", "the enclave does not run in 64-bit mode", ""),
+    _refuse_first(
+        (not flags & SGX_INIT, "attribute_init", "the enclave was never initialised"),
+        (not flags & SGX_MODE64BIT, "attribute_mode", "the enclave does not run in 64-bit mode"),
         (
             flags & (SGX_PROVISION_KEY | SGX_EINITTOKEN_KEY),
             "attribute_provisioning",
             "the enclave may derive provisioning or launch keys, which no app needs",
-            "build the enclave without these attributes",
         ),
         (
             flags & ~(SGX_KNOWN_FLAGS | SGX_DEBUG),
             "attribute_reserved",
             f"the enclave has attributes {flags:#x} that this verifier does not know",
-            "",
         ),
-        (any(sgx_reserved(body)), "report_reserved", "reserved bytes of the report are not zero", ""),
+        (any(sgx_reserved(body)), "report_reserved", "reserved bytes of the report are not zero"),
         (
             kss_fields and not identity.kss,
             "attribute_kss",
             "the report has key separation fields without the key separation attribute",
-            "build the enclave with the KSS attribute",
         ),
-    ):
+    )
+
+
+def _check_td_attributes(identity: TdxIdentity) -> None:
+    """dcap-qvl refuses most of these, too, but not a provisioning agent, nor all bits that nobody has defined."""
+    flags = identity.flags
+    opened = {"migration": TD_MIGRATABLE, "profiling": TD_PROFILING}
+    allowed = [name for name, bits in opened.items() if flags & bits]
+    _refuse_first(
+        (
+            not flags & TD_SEPT_VE_DISABLE,
+            "td_attributes",
+            "SEPT_VE_DISABLE is not set, so the host can inject exceptions into the trust domain",
+        ),
+        (allowed, "td_attributes", f"the trust domain allows {' and '.join(allowed)}"),
+        (
+            flags & TD_PROVISIONING_AGENT,
+            "attribute_provisioning",
+            "the trust domain is a provisioning agent, which no app needs to be",
+        ),
+        (
+            flags & ~TD_KNOWN_FLAGS,
+            "attribute_reserved",
+            f"the trust domain has attributes {flags:#x} that this verifier does not know",
+        ),
+        (any(identity.mr_service_td or b""), "td_service", "a service TD is bound to the trust domain"),
+    )
+
+
+def _refuse_first(*checks: tuple[object, str, str]) -> None:
+    """Raise for the first check whose condition is true: condition, code, message."""
+    for refused, code, message in checks:
         if refused:
-            raise AppraisalError(message, step=STEP_ATTRIBUTES, code=code, remedy=remedy)
+            raise AppraisalError(message, step=label(6), code=code)
 
 
 def _claims(checked: CheckedQuote, verified: dict[str, Any], collateral: Collateral) -> Claims:
@@ -229,9 +272,8 @@ def _claims(checked: CheckedQuote, verified: dict[str, Any], collateral: Collate
         if ours != theirs:
             raise AppraisalError(
                 f"the library's {what} is {theirs!r}, ours {ours!r}",
-                step=STEP_AGREEMENT,
+                step=label(13),
                 code="root_unknown" if what == "root" else "verifier_disagrees",
-                remedy="keep the quote and the collateral, and report them to the CLF developers",
             )
     instance = pck["platform_instance_id"]
     platform = PlatformClaims(

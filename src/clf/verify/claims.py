@@ -48,10 +48,25 @@ SGX_KNOWN_FLAGS: Final = (
 
 # Bits of TD ATTRIBUTES (Intel TDX module ABI specification, section "ATTRIBUTES").
 TD_DEBUG: Final = 1 << 0
+TD_PROFILING: Final = 1 << 4 | 1 << 5 | 1 << 6
+TD_LASS: Final = 1 << 27
 TD_SEPT_VE_DISABLE: Final = 1 << 28
 TD_MIGRATABLE: Final = 1 << 29
 TD_PKS: Final = 1 << 30
+TD_KEY_LOCKER: Final = 1 << 31
+TD_PROVISIONING_AGENT: Final = 1 << 62
 TD_PERFMON: Final = 1 << 63
+TD_KNOWN_FLAGS: Final = (
+    TD_DEBUG
+    | TD_PROFILING
+    | TD_LASS
+    | TD_SEPT_VE_DISABLE
+    | TD_MIGRATABLE
+    | TD_PKS
+    | TD_KEY_LOCKER
+    | TD_PROVISIONING_AGENT
+    | TD_PERFMON
+)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ import dcap_qvl
 from clf.errors import AppraisalError, ClfError, CollateralError
 from clf.verify.chains import write_chain
 from clf.verify.collateral import Collateral
+from clf.verify.steps import CODES, label
 from clf.verify.trust import TrustRoot
 
-STEP: Final = "12 signatures, revocation and TCB level"
+STEP: Final = label(12)
 
 _Whose = Literal["evidence", "collateral"]
 
@@ -88,19 +89,6 @@ _TABLE: Final[tuple[tuple[str, str, _Whose], ...]] = (
     ("Invalid MR service TD", "td_service", "evidence"),
 )
 
-_REMEDIES: Final = {
-    "certificate_revoked": "the platform must not be trusted any more; its operator finds the advisory at Intel",
-    "collateral_expired": "let the PCCS refresh it, or import a newer bundle",
-    "collateral_not_yet_valid": "check this machine's clock",
-    "collateral_other_platform": "fetch collateral for the FMSPC that the evidence names",
-    "debug_enclave": "build the enclave without debug",
-    "tcb_level_unknown": "the platform is older than every level that Intel still lists: update its firmware",
-    "tcb_revoked": "the platform's keys are compromised: use another machine",
-    "qe_too_old": "update the quoting enclave (DCAP packages) on the platform",
-    "td_attributes": "start the trust domain with SEPT_VE_DISABLE, without debug, migration or profiling",
-    "verifier_unknown": "report the sentence to the CLF developers",
-}
-
 
 @dataclass(frozen=True)
 class Pck:
@@ -116,7 +104,7 @@ def read_pck(pem: bytes) -> Pck:
     try:
         extension = _call(dcap_qvl.parse_pck_extension_from_pem, pem)
     except ValueError as error:
-        raise AppraisalError(f"PCK certificate: {error}", step="7 PCK chain", code="chain_malformed") from None
+        raise AppraisalError(f"PCK certificate: {error}", step=label(7), code="chain_malformed") from None
     return Pck(bytes(extension.fmspc).hex(), bytes(extension.pce_id).hex(), bytes(extension.ppid).hex())
 
 
@@ -156,9 +144,9 @@ def explain(sentence: str) -> ClfError:
     known = ((code, whose) for words, code, whose in _TABLE if words in sentence)
     code, whose = next(known, ("verifier_unknown", "evidence"))
     text = " ".join(sentence.removeprefix("Verification failed: ").split())
-    remedy = _REMEDIES.get(code, "")
+    remedy = CODES[code].remedy
     if whose == "collateral":
-        return CollateralError(text, code=code, remedy=remedy)
+        return CollateralError(text, step=STEP, code=code, remedy=remedy)
     return AppraisalError(text, step=STEP, code=code, remedy=remedy)
 
 

@@ -20,10 +20,7 @@ from typing import Final
 from clf import limits
 from clf.errors import AppraisalError
 from clf.verify.claims import SgxIdentity, TdxIdentity, Tee
-
-STEP_SIZE: Final = "1 size"
-STEP_KIND: Final = "2 version and TEE"
-STEP_SHAPE: Final = "3 structure"
+from clf.verify.steps import label
 
 HEADER_BYTES: Final = 48
 SGX_BODY_BYTES: Final = 384
@@ -164,7 +161,7 @@ def parse_quote(data: bytes) -> ParsedQuote:
         raise AppraisalError(
             f"a quote has more than {HEADER_BYTES + SGX_BODY_BYTES} and at most {limits.QUOTE_BYTES} bytes, "
             f"this one {len(data)}",
-            step=STEP_SIZE,
+            step=label(1),
             code="quote_size",
             remedy="send the raw quote, neither encoded nor wrapped",
         )
@@ -184,7 +181,7 @@ def parse_quote(data: bytes) -> ParsedQuote:
     if any(rest):
         raise AppraisalError(
             f"{len(rest)} bytes follow the quote and are not all zero",
-            step=STEP_SHAPE,
+            step=label(3),
             code="quote_trailing_bytes",
             remedy="send the quote alone; zero padding is tolerated",
         )
@@ -248,10 +245,8 @@ def _certification(reader: _Reader, wanted: int) -> bytes:
 
 
 def _unsupported(what: str, remedy: str = "") -> AppraisalError:
-    return AppraisalError(f"not supported: {what}", step=STEP_KIND, code="quote_unsupported", remedy=remedy)
+    return AppraisalError(f"not supported: {what}", step=label(2), code="quote_unsupported", remedy=remedy)
 
 
 def _malformed(what: str) -> AppraisalError:
-    return AppraisalError(
-        what, step=STEP_SHAPE, code="quote_malformed", remedy="send the quote as the platform made it"
-    )
+    return AppraisalError(what, step=label(3), code="quote_malformed", remedy="send the quote as the platform made it")
