@@ -35,7 +35,7 @@ PROVIDER: Final = "tdx_guest"
 
 _TEE: Final = slice(4, 8)
 _TEE_TDX: Final = 0x81
-# Offset of REPORTDATA by quote version: header 48, in version 5 a type and length of 6, then 520 bytes of the TD report.
+# Where REPORTDATA stands, by quote version: header 48, in version 5 a type and length of 6, 520 bytes of TD report.
 _REPORT_DATA: Final = {4: slice(568, 632), 5: slice(574, 638)}
 
 _MKDIR = {
@@ -48,7 +48,6 @@ _MKDIR = {
 }
 _OUTBLOB = {
     errno.EBUSY: "tsm_busy",
-    errno.EINTR: "tsm_interrupted",
     errno.ETIMEDOUT: "tsm_timeout",
     errno.EINVAL: "tsm_input_refused",
     errno.EIO: "tsm_quote_failed",
@@ -57,7 +56,8 @@ _OUTBLOB = {
     errno.ENOENT: "tsm_provider_gone",
     errno.EACCES: "tsm_not_permitted",
 }
-_AGAIN = frozenset({errno.EBUSY, errno.EINTR, errno.ETIMEDOUT})
+# After EINTR Python itself repeats the call (PEP 475); the kernel then mostly says EBUSY.
+_AGAIN = frozenset({errno.EBUSY, errno.ETIMEDOUT})
 
 
 class TdxAttester:
@@ -164,6 +164,4 @@ def _check_generation(folder: Path) -> None:
     except OSError as error:
         raise failure("tsm_generation_unreadable", error) from error
     if generation != b"1":
-        raise failure(
-            "tsm_interfered", f"generation {generation[:20].decode('ascii', 'backslashreplace')} after one write"
-        )
+        raise failure("tsm_interfered", f"generation {generation[:20]!r} after one write")

@@ -91,7 +91,7 @@ FAILURES: Final[dict[str, Failure]] = {
         f"modprobe tdx_guest inside a trust domain; {_TSM_KERNEL}",
     ),
     "tsm_no_provider": Failure(
-        "configfs-tsm is there, and nothing provides reports (ENXIO): this is no trust domain, or tdx_guest is not loaded",
+        "nothing provides reports to configfs-tsm (ENXIO): this is no trust domain, or tdx_guest is not loaded",
         "modprobe tdx_guest; `clf attest doctor` says whether the processor flag tdx_guest is there",
     ),
     "tsm_not_permitted": Failure(
@@ -131,7 +131,6 @@ FAILURES: Final[dict[str, Failure]] = {
         f"many processes of this machine ask at once, or one request is stuck; {_QGS}",
     ),
     "tsm_timeout": Failure("the host did not answer in time (ETIMEDOUT)", _QGS),
-    "tsm_interrupted": Failure("signals kept interrupting the request (EINTR)", "stop sending signals to this process"),
     "tsm_quote_failed": Failure("the host could not make a quote (EIO)", _QGS),
     "tsm_quote_large": Failure(
         "the quote is larger than the kernel or CLF takes (EFBIG)", "the host's QGS is not Intel's, or broken"

@@ -119,12 +119,8 @@ def _open(register: Path, mode: int = os.O_RDWR) -> int:
     try:
         return os.open(register, mode | os.O_CLOEXEC)
     except OSError as error:
-        code = {
-            errno.EACCES: "rtmr_not_permitted",
-            errno.EPERM: "rtmr_not_permitted",
-            errno.EROFS: "rtmr_not_permitted",
-        }
-        raise failure(code.get(error.errno or 0, "rtmr_absent"), error) from error
+        forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        raise failure("rtmr_not_permitted" if forbidden else "rtmr_absent", error) from error
 
 
 def _lock(file: int, sleep: Callable[[float], None]) -> None:
