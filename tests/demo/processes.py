@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests.world import wait_until
 
 
 def children(parent: int) -> dict[int, list[str]]:
@@ -36,3 +39,20 @@ def mentioning(text: str) -> list[str]:
         if text in line or text in environment:
             found.append(line)
     return found
+
+
+def assert_gone(text: str, *, ignore: Sequence[str] = ()) -> None:
+    """No process mentions it any more, except for those with one of the words in `ignore`.
+
+    Polled, because the kernel takes a moment to end what was killed and is nobody's child to wait for.
+    """
+    found: list[str] = []
+
+    def none() -> bool:
+        found[:] = [line for line in mentioning(text) if not any(words in line for words in ignore)]
+        return not found
+
+    try:
+        wait_until(none, seconds=10)
+    except AssertionError:
+        raise AssertionError(f"still there: {found}") from None

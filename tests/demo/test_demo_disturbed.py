@@ -16,7 +16,7 @@ from clf.demo.data import Hospital
 from clf.demo.owner import Owner
 from clf.demo.processes import Processes, StoppedError
 from clf.simulator.store import load_or_create
-from tests.demo.processes import children, mentioning
+from tests.demo.processes import assert_gone, children, mentioning
 from tests.world import CLF, wait_until
 
 
@@ -51,7 +51,7 @@ class Disturbed:
 
     def assert_nothing_left(self) -> None:
         """No process and no file."""
-        assert mentioning(str(self.temporary)) == []
+        assert_gone(str(self.temporary))
         assert list(self.temporary.iterdir()) == []
 
 
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_costs_a_new_try(
             assert mentioning(str(owner.folder)) != []
         assert asked == 2
         assert taken not in (owner.port, owner.admin_port)
-    assert mentioning(str(owner.folder)) == []
+    assert_gone(str(owner.folder))
 
 
 def test_a_server_that_cannot_start_is_told_with_its_log(owner: Owner, tmp_path: Path) -> None:
