@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clf.errors import CollateralError, ConfigError
-from clf.verify.marks import FileMarks
+from clf.verify.marks import FileMarks, MemoryMarks
 from tests.verify.scene import scene
 
 FACTS = scene(eval_number=20).collateral.facts
@@ -46,7 +46,28 @@ def test_marks_are_shared_and_never_lowered(tmp_path: Path) -> None:
         "sgx qe": 20,
         f"tdx tcb {FACTS.fmspc}": 21,
         "tdx qe": 20,
+        **{
+            f"{tee} {crl} {FACTS.fmspc} processor": issued
+            for tee in ("sgx", "tdx")
+            for crl, issued in (("pck-crl", FACTS.pck_crl_issued), ("root-crl", FACTS.root_crl_issued))
+        },
     }
+
+
+@pytest.mark.parametrize("crl", ["PCK CRL", "root CA CRL"])
+def test_an_older_crl_than_seen_is_refused(crl: str) -> None:
+    """A CRL that still verifies may hide last week's revocation; Intel's have no useful number, so the date counts."""
+    marks = MemoryMarks()
+    marks.record(FACTS)
+    marks.check(FACTS)
+    parts = tuple(
+        dataclasses.replace(part, issued=part.issued - 1) if part.name == crl else part for part in FACTS.parts
+    )
+    with pytest.raises(CollateralError) as caught:
+        marks.check(dataclasses.replace(FACTS, parts=parts))
+    assert caught.value.code == "collateral_older_than_seen"
+    # Another platform model's CRL, fetched at another time, is no measure for this one's.
+    marks.check(dataclasses.replace(FACTS, parts=parts, fmspc="000000000001"))
 
 
 def test_concurrent_records_lose_nothing(tmp_path: Path) -> None:
@@ -59,7 +80,7 @@ def test_concurrent_records_lose_nothing(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(record, range(40)))
-    assert len(json.loads(path.read_bytes())) == 41
+    assert len(json.loads(path.read_bytes())) == 1 + 3 * 40
 
 
 def test_damaged_or_vanished_marks_are_an_error(tmp_path: Path) -> None:

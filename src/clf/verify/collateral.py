@@ -32,13 +32,28 @@ _IGNORED: Final = frozenset({"pck_certificate_chain"})
 """Some tools add the platform's own chain. It is dropped: dcap-qvl would prefer it to the one in the quote."""
 
 
+TCB_INFO: Final = "TCB info"
+QE_IDENTITY: Final = "QE identity"
+PCK_CRL: Final = "PCK CRL"
+ROOT_CRL: Final = "root CA CRL"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the four signed parts: from when until when (seconds since the epoch) its issuer stands by it."""
+
+    name: str
+    issued: int
+    expires: int
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is stated in collateral; believe it only once the signatures are verified.
 
     Times are seconds since the epoch. `issued` is the oldest issue date among TCB info, QE identity and PCK CRL (the
     root's CRL is left out, which Intel issues once a year); `begins` the latest issue date of all and `expires` the
-    earliest end of all, certificates included.
+    earliest end of all, certificates included. `parts` has issue date and end of each of the four parts.
     """
 
     tee: Tee
@@ -50,6 +65,17 @@ class Facts:
     issued: int
     begins: int
     expires: int
+    parts: tuple[Part, ...]
+
+    @property
+    def pck_crl_issued(self) -> int:
+        """When the PCK CRL was issued."""
+        return next(part.issued for part in self.parts if part.name == PCK_CRL)
+
+    @property
+    def root_crl_issued(self) -> int:
+        """When the root's CRL was issued."""
+        return next(part.issued for part in self.parts if part.name == ROOT_CRL)
 
 
 @dataclass(frozen=True)
@@ -105,22 +131,20 @@ class Collateral:
             raise malformed(error.message) from None
 
     def _facts(self) -> Facts:
-        tcb = load_object(self.tcb_info, "TCB info")
-        qe = load_object(self.qe_identity, "QE identity")
+        tcb = load_object(self.tcb_info, TCB_INFO)
+        qe = load_object(self.qe_identity, QE_IDENTITY)
         names = (_member(tcb, "id", str), _member(qe, "id", str))
         if names not in _TEES:
             raise malformed(f"TCB info {names[0]!r} does not go with QE identity {names[1]!r}")
-        root_crl, pck_crl = load_crl(self.root_ca_crl, "root CA CRL"), load_crl(self.pck_crl, "PCK CRL")
+        root_crl, pck_crl = load_crl(self.root_ca_crl, ROOT_CRL), load_crl(self.pck_crl, PCK_CRL)
         issuer = common_name(pck_crl.issuer)
-        dates = [
-            (_date(tcb, "issueDate"), _date(tcb, "nextUpdate")),
-            (_date(qe, "issueDate"), _date(qe, "nextUpdate")),
-            _crl_dates(pck_crl, "PCK CRL"),
-        ]
-        issued = min(date[0] for date in dates)
-        dates.append(_crl_dates(root_crl, "root CA CRL"))
-        chains = (self.signer_chains[0], self.signer_chains[1])
-        ends = [int(cert.not_valid_after_utc.timestamp()) for chain in chains for cert in chain]
+        parts = (
+            Part(TCB_INFO, _date(tcb, "issueDate"), _date(tcb, "nextUpdate")),
+            Part(QE_IDENTITY, _date(qe, "issueDate"), _date(qe, "nextUpdate")),
+            Part(PCK_CRL, *_crl_dates(pck_crl, PCK_CRL)),
+            Part(ROOT_CRL, *_crl_dates(root_crl, ROOT_CRL)),
+        )
+        ends = [int(cert.not_valid_after_utc.timestamp()) for chain in self.signer_chains for cert in chain]
         return Facts(
             tee=_TEES[names],
             fmspc=_member(tcb, "fmspc", str).lower(),
@@ -128,9 +152,10 @@ class Collateral:
             tcb_eval_number=_member(tcb, "tcbEvaluationDataNumber", int),
             qe_eval_number=_member(qe, "tcbEvaluationDataNumber", int),
             pck_ca="processor" if "Processor" in issuer else "platform" if "Platform" in issuer else "",
-            issued=issued,
-            begins=max(date[0] for date in dates),
-            expires=min([date[1] for date in dates] + ends),
+            issued=min(part.issued for part in parts if part.name != ROOT_CRL),
+            begins=max(part.issued for part in parts),
+            expires=min([part.expires for part in parts] + ends),
+            parts=parts,
         )
 
     @functools.cached_property
@@ -238,7 +263,25 @@ def check_period(collateral: Collateral, now: float) -> None:
         )
 
 
-def iso(seconds: int) -> str:
+def check_age(collateral: Collateral, now: float, most_seconds: float | None) -> None:
+    """TCB info, QE identity and PCK CRL were each issued at most `most_seconds` ago (None: as long as they are valid).
+
+    Valid collateral may be a month old and not know last week's revocations. The root's CRL is left out: Intel issues
+    it once a year, so what bounds it is its end and the high-water mark. Raises CollateralError `collateral_too_old`.
+    """
+    if most_seconds is None:
+        return
+    for part in collateral.facts.parts:
+        if part.name != ROOT_CRL and now - part.issued > most_seconds:
+            raise CollateralError(
+                f"the {part.name} was issued {(now - part.issued) / 3600:.0f} hours ago, "
+                f"and {most_seconds / 3600:.0f} are allowed",
+                code="collateral_too_old",
+                remedy="have the collateral cache (PCCS) updated, or raise max_age_hours",
+            )
+
+
+def iso(seconds: float) -> str:
     """A time for people."""
     return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).strftime("%Y-%m-%d %H:%MZ")
 

@@ -4,7 +4,9 @@
 Collateral that is a month old still verifies, and an older TCB evaluation set knows fewer attacks. Whoever serves
 collateral could so take a verifier back to a time when a platform counted as up to date. Intel numbers its evaluation
 sets (`tcbEvaluationDataNumber`), so a verifier remembers the highest number it has verified, for each platform model
-and TEE, apart for TCB info and QE identity. CRL numbers would be the natural second mark, but Intel's are always 1.
+and TEE, apart for TCB info and QE identity. CRL numbers would be the natural mark of CRLs, but Intel's are always 1; so
+a verifier remembers when the newest CRLs it has verified with were issued. That is kept for each platform model, though
+one CRL serves many: a source that is down must not stop one model because another's collateral came later.
 
 A mark is recorded only after the signatures were verified: else a forged number would lock a verifier out.
 """
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clf.errors import CollateralError, ConfigError
-from clf.verify.collateral import Facts
+from clf.verify.collateral import Facts, iso
 
 
 class Marks(Protocol):
@@ -39,6 +41,8 @@ def _names(facts: Facts) -> dict[str, int]:
     return {
         f"{facts.tee} tcb {facts.fmspc}": facts.tcb_eval_number,
         f"{facts.tee} qe": facts.qe_eval_number,
+        f"{facts.tee} pck-crl {facts.fmspc} {facts.pck_ca}": facts.pck_crl_issued,
+        f"{facts.tee} root-crl {facts.fmspc} {facts.pck_ca}": facts.root_crl_issued,
     }
 
 
@@ -154,15 +158,26 @@ class FileMarks:
         )
 
 
+def check_newer(facts: Facts, held: Facts) -> None:
+    """That `facts` are not older than what is held. Raises CollateralError `collateral_older_than_seen`."""
+    _compare(_names(held), facts)
+
+
 def _compare(marks: dict[str, int], facts: Facts) -> None:
     for name, number in _names(facts).items():
-        if number < marks.get(name, 0):
-            raise CollateralError(
-                f"collateral for FMSPC {facts.fmspc} has TCB evaluation number {number}, and {marks[name]} was seen "
-                f"before ({name})",
-                code="collateral_older_than_seen",
-                remedy="find out why the source serves older collateral; refresh it",
-            )
+        seen = marks.get(name, 0)
+        if number >= seen:
+            continue
+        what = (
+            f"a CRL issued {iso(number)}, and one issued {iso(seen)}"
+            if "-crl " in name
+            else f"TCB evaluation number {number}, and {seen}"
+        )
+        raise CollateralError(
+            f"collateral for FMSPC {facts.fmspc} has {what} was seen before ({name})",
+            code="collateral_older_than_seen",
+            remedy="find out why the source serves older collateral; refresh it",
+        )
 
 
 def _raise(marks: dict[str, int], facts: Facts) -> bool:
