@@ -75,6 +75,11 @@ CODES: Final[dict[str, Code]] = {
         "the quote was made for another request, or for none",
         "make a new quote for each request, over exactly the bytes sent",
     ),
+    "certificate_key": Code(
+        (4,),
+        "the quote in an RA-TLS certificate was made for another key than the certificate's",
+        "do not talk to whoever sent this certificate",
+    ),
     "debug_enclave": Code(
         (5, 12),
         "the host can read the TEE's memory",
