@@ -607,7 +607,9 @@ class Stalled:
         self.socket = context.wrap_socket(plain, server_hostname="127.0.0.1")
         target = transfer.target("/content", index=0, offset=0, length=transfer.grant.size, nonce="A" * 22)
         token = transfer.headers["Authorization"]
-        self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {token}\r\n\r\n".encode())
+        self.socket.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {token}\r\n\r\n".encode()
+        )
         self.head = self.socket.recv(1024)
 
     def rest(self) -> int:
