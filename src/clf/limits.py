@@ -135,6 +135,24 @@ COLLATERAL_REFRESH_SECONDS: Final = 24 * 3600
 """Collateral in use is fetched again this long after it was: Intel publishes revocations at any time."""
 COLLATERAL_FAILURE_SECONDS: Final = 2.0
 """A failed fetch is not tried again before: many waiting transfers are one request to a PCCS that is down."""
+COLLATERAL_LEAST_SECONDS: Final = 600.0
+"""Collateral in use is not fetched again sooner, not even in its last day: a PCCS renews its own copy when it likes."""
+COLLATERAL_BACKOFF_SECONDS: Final = 60.0
+"""After a refresh failed, while what is there still serves; doubled with each failure, ..."""
+COLLATERAL_BACKOFF_MOST_SECONDS: Final = 3600.0
+"""... up to this."""
+COLLATERAL_SPREAD_RATIO: Final = 0.2
+"""Refreshes and retries come earlier by up to this part of their pause, by chance: not all servers ask at once."""
+COLLATERAL_TICK_SECONDS: Final = 30.0
+"""How often a process looks whether collateral is due, or another process has renewed it."""
+COLLATERAL_FOLDER_SECONDS: Final = 60.0
+"""How long what was read from an owner's folder is used before it is read again: an import counts within this time."""
+COLLATERAL_UNUSED_SECONDS: Final = 30 * 24 * 3600
+"""Collateral on disk that no evidence needed for so long is no longer renewed, and removed when it ends."""
+COLLATERAL_USED_SECONDS: Final = 3600.0
+"""How often at most a process notes on disk that evidence needed some collateral."""
+COLLATERAL_EXPORT_BYTES: Final = 32 * MIB
+"""An exported bundle: as many platform models as are kept have 4 to 6 MB."""
 AUDIT_LINE_BYTES: Final = 64 * KIB
 """One audit entry at its longest, so that the end of a log is found by reading a bounded piece of it."""
 AUDIT_VALUE_CHARACTERS: Final = 2048

@@ -14,7 +14,7 @@ from clf import limits
 from clf.errors import CollateralError
 from clf.simulator.pki import sign_raw
 from clf.simulator.platform import SimulatedPlatform
-from clf.verify.cache import CacheCounts, CollateralCache
+from clf.verify.cache import CacheCounts, CollateralCache, Outcome
 from clf.verify.claims import Tee
 from clf.verify.collateral import Collateral
 from clf.verify.marks import MemoryMarks
@@ -33,7 +33,14 @@ class Rig:
         self.reply: Collateral | CollateralError | None = None
         self.fetches = 0
         self.marks = MemoryMarks()
-        self.cache = CollateralCache(self, TrustRoot.simulation(self.machine.root_der), self.marks, lambda: self.now)
+        self.told: list[Outcome] = []
+        self.cache = self.make()
+
+    def make(self, **options: Any) -> CollateralCache:
+        """A cache over this source; refreshes are spread by nothing, so that their time is known."""
+        trust = TrustRoot.simulation(self.machine.root_der)
+        options = {"random": lambda: 0.0, "observe": self.told.append, **options}
+        return CollateralCache(self, trust, self.marks, lambda: self.now, **options)
 
     def fetch(self, _fmspc: str, _pck_ca: str, _tee: Tee) -> Collateral:
         self.fetches += 1

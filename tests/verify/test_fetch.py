@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
 import socket
+import threading
 from pathlib import Path
 
 import dcap_qvl
@@ -20,7 +22,7 @@ from clf.errors import CollateralError, ConfigError
 from clf.simulator.pccs import Answer, Pccs
 from clf.simulator.platform import SimulatedPlatform
 from clf.verify.collateral import Collateral
-from clf.verify.fetch import FolderSource, PccsSource, signed_member
+from clf.verify.fetch import FolderSource, PccsSource, Update, signed_member
 from tests.verify.scene import NOW, SEED, scene
 
 MACHINE = SimulatedPlatform(SEED, NOW)
@@ -149,10 +151,84 @@ def test_a_slow_pccs_meets_the_deadline() -> None:
     assert caught.value.code == "collateral_unavailable"
 
 
+DRIPPED = {
+    "the status line": b"HTTP/1.1 200 OK and on it goes: " + b"x" * 1000,
+    "a header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000,
+    "the body": b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\nSGX-PCK-CRL-Issuer-Chain: x\r\n\r\n" + b"x" * 1000,
+    "the length of a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 1000,
+}
+
+
+@pytest.mark.parametrize("what", DRIPPED)
+def test_a_service_that_drips(what: str) -> None:
+    """Each byte comes in time and the whole never does: the fetch's own time ends it, wherever it was."""
+    ended = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        def drip(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1000)
+                for byte in DRIPPED[what]:
+                    connection.sendall(bytes([byte]))
+                    if ended.wait(0.05):
+                        return
+
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(CollateralError) as caught:
+            # What is dripped lasts for 50 s: without the bound, this test would fail by its time alone.
+            PccsSource(url, total_seconds=1, sleep=lambda _seconds: None).fetch(FMSPC, "processor", "sgx")
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert caught.value.code == "collateral_unavailable"
+    assert "too slow" in caught.value.message or "Timeout" in caught.value.message
+
+
+def test_a_handshake_that_drips() -> None:
+    """The same for TLS: a handshake that never ends is over when connecting must be."""
+    ended = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        def drip(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                # A handshake record of 16 kB that is to come, byte by byte.
+                for byte in b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + bytes(1000):
+                    connection.sendall(bytes([byte]))
+                    if ended.wait(0.05):
+                        return
+
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(CollateralError) as caught:
+            PccsSource(url, total_seconds=1, sleep=lambda _seconds: None).fetch(FMSPC, "processor", "sgx")
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert caught.value.code == "collateral_unavailable"
+    assert "Timeout" in caught.value.message
+
+
+@pytest.mark.parametrize("update", ["standard", "early"])
+def test_the_update_channel_is_asked_for(update: Update) -> None:
+    """Where an owner wants new TCB evaluations at once, both documents that have one are asked for so."""
+    asked: list[str] = []
+    with Pccs(MACHINE, log=lambda path, _status: asked.append(path)) as pccs:
+        PccsSource(pccs.url, update=update).fetch(FMSPC, "processor", "sgx")
+    assert sum(f"update={update}" in path for path in asked) == 2
+
+
 def test_something_else_than_http() -> None:
     """A port where another protocol answers is an unavailable service, and no exception of the HTTP library's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        import threading
 
         def serve() -> None:
             for _ in range(limits.COLLATERAL_TRIES_COUNT):

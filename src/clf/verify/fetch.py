@@ -9,21 +9,26 @@ API: Intel SGX and TDX Provisioning Certification Service, version 4.
 
 from __future__ import annotations
 
+import os
 import time
 import urllib.parse
 from collections.abc import Callable
 from json import JSONDecodeError, JSONDecoder
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
 
 from clf import limits
 from clf.errors import CollateralError, ConfigError
+from clf.verify.bundle import Kept, read_bundle
 from clf.verify.claims import Tee
 from clf.verify.collateral import Collateral, malformed
+from clf.verify.deadline import BoundedHTTPPool, BoundedHTTPSPool, bounded
+
+Update = Literal["standard", "early"]
 
 INTEL_PCS: Final = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
@@ -43,7 +48,9 @@ class PccsSource:
     """A PCCS at `url` (scheme, host, port; a path such as /sgx/certification/v4 is tolerated).
 
     `ca_file` pins the CA of an HTTPS PCCS, which usually has a certificate of its own. `root_crl_url` is where the
-    root's CRL is if the service has no `rootcacrl`, as Intel's has not. `total_seconds` bounds one whole fetch.
+    root's CRL is if the service has no `rootcacrl`, as Intel's has not. `update` is Intel's channel: "early" has a new
+    TCB evaluation set when it is published, "standard" months later, when platforms had time to follow.
+    `total_seconds` bounds one whole fetch.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class PccsSource:
         *,
         ca_file: Path | None = None,
         root_crl_url: str | None = None,
+        update: Update = "standard",
         total_seconds: float = limits.COLLATERAL_TOTAL_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -71,6 +79,7 @@ class PccsSource:
         self._monotonic = monotonic
         self._sleep = sleep
         self._total_seconds = total_seconds
+        self._update = update
         self._pool = urllib3.PoolManager(
             num_pools=4,
             maxsize=8,
@@ -78,11 +87,14 @@ class PccsSource:
             ca_certs=None if ca_file is None else str(ca_file),
             headers={"User-Agent": "clf", "Accept-Encoding": "identity"},
         )
+        self._pool.pool_classes_by_scheme = {"http": BoundedHTTPPool, "https": BoundedHTTPSPool}
 
     @classmethod
-    def intel(cls, *, total_seconds: float = limits.COLLATERAL_TOTAL_SECONDS) -> PccsSource:
+    def intel(
+        cls, *, update: Update = "standard", total_seconds: float = limits.COLLATERAL_TOTAL_SECONDS
+    ) -> PccsSource:
         """Intel's own service; it needs no key for collateral."""
-        return cls(INTEL_PCS, total_seconds=total_seconds)
+        return cls(INTEL_PCS, update=update, total_seconds=total_seconds)
 
     def fetch(self, fmspc: str, pck_ca: str, tee: Tee) -> Collateral:
         """Four requests. Raises CollateralError: `collateral_unavailable`, `_refused`, `_redirected`, `_too_large`,
@@ -92,10 +104,10 @@ class PccsSource:
         sgx, own = (f"{self.url}/{name}/certification/v4" for name in ("sgx", tee))
         pck_crl, headers = self._get(f"{sgx}/pckcrl?ca={pck_ca}&encoding=der", until)
         pck_crl_chain = _chain(headers, "SGX-PCK-CRL-Issuer-Chain")
-        body, headers = self._get(f"{own}/tcb?fmspc={fmspc.upper()}&update=standard", until)
+        body, headers = self._get(f"{own}/tcb?fmspc={fmspc.upper()}&update={self._update}", until)
         tcb_info, tcb_signature = signed_member(body, "tcbInfo")
         tcb_chain = _chain(headers, "TCB-Info-Issuer-Chain", "SGX-TCB-Info-Issuer-Chain")
-        body, headers = self._get(f"{own}/qe/identity?update=standard", until)
+        body, headers = self._get(f"{own}/qe/identity?update={self._update}", until)
         qe_identity, qe_signature = signed_member(body, "enclaveIdentity")
         qe_chain = _chain(headers, "SGX-Enclave-Identity-Issuer-Chain")
         root_crl, _ = self._get(self._root_crl_url or f"{sgx}/rootcacrl", until)
@@ -150,7 +162,11 @@ class PccsSource:
                     code="collateral_refused",
                     remedy="check that the service knows this platform's FMSPC, and its address",
                 )
-            return self._body(answer, url, until), answer.headers
+            try:
+                with bounded(answer.connection, until - self._monotonic()):
+                    return self._body(answer, url, until), answer.headers
+            except TimeoutError:
+                raise _MayPassError("too slow") from None
         finally:
             answer.close()
 
@@ -184,32 +200,30 @@ class PccsSource:
 
 
 class FolderSource:
-    """A folder of collateral bundles (`*.json`, as `Collateral.to_json` writes them), or one bundle file.
+    """A folder of collateral (`*.json`: bundles, or single collateral as dcap-qvl writes it), or one such file.
 
-    For an owner with no way out: the bundle is made on another machine and carried over. Of several that fit, the one
-    that was issued last counts.
+    For an owner with no way out: the bundle is made on another machine and carried over. Of several that fit, the
+    latest TCB evaluation counts, and among equals the one that was issued last.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: dict[Path, tuple[tuple[int, int, int], tuple[Kept, ...]]] = {}
 
     def fetch(self, fmspc: str, pck_ca: str, tee: Tee) -> Collateral:
         """Raises CollateralError `collateral_unavailable` if none fits, `collateral_malformed` for a damaged one."""
         found: Collateral | None = None
         for file in self._files():
             try:
-                if file.stat().st_size > limits.COLLATERAL_BUNDLE_BYTES:
-                    raise malformed(f"{file} has more than {limits.COLLATERAL_BUNDLE_BYTES} bytes")
-                bundle = Collateral.from_json(file.read_bytes())
-                facts = bundle.facts
+                for kept in self._read(file):
+                    if kept.key != (fmspc.lower(), pck_ca, tee):
+                        continue
+                    if found is None or _rank(kept.collateral) > _rank(found):
+                        found = kept.collateral
             except OSError as error:
                 raise CollateralError(f"{file} cannot be read: {error.strerror}") from None
             except CollateralError as error:
                 raise CollateralError(f"{file}: {error.message}", code=error.code, remedy=error.remedy) from None
-            if (facts.fmspc, facts.pck_ca, facts.tee) != (fmspc.lower(), pck_ca, tee):
-                continue
-            if found is None or facts.issued > found.facts.issued:
-                found = bundle
         if found is None:
             raise CollateralError(
                 f"{self.path} has no collateral for {tee.upper()} platforms with FMSPC {fmspc} ({pck_ca} CA)",
@@ -217,6 +231,30 @@ class FolderSource:
                 remedy="fetch a bundle on a machine that reaches a PCCS, and put it there",
             )
         return found
+
+    def all(self) -> list[Kept]:
+        """Everything that is there, unverified. Raises CollateralError as `fetch` does."""
+        found: list[Kept] = []
+        for file in self._files():
+            try:
+                found.extend(self._read(file))
+            except OSError as error:
+                raise CollateralError(f"{file} cannot be read: {error.strerror}") from None
+            except CollateralError as error:
+                raise CollateralError(f"{file}: {error.message}", code=error.code, remedy=error.remedy) from None
+        return found
+
+    def _read(self, file: Path) -> tuple[Kept, ...]:
+        """A file, or what is known of it since it was last read. Raises OSError and CollateralError."""
+        with file.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            known = self._known.get(file)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            kept = read_bundle(opened.read(limits.COLLATERAL_EXPORT_BYTES + 1))
+        self._known[file] = (stamp, kept)
+        return kept
 
     def _files(self) -> list[Path]:
         try:
@@ -274,6 +312,11 @@ class _MayPassError(Exception):
 def _skip(text: str, at: int) -> int:
     match = WHITESPACE.match(text, at)
     return int(match.end()) if match else at
+
+
+def _rank(collateral: Collateral) -> tuple[int, int, int]:
+    facts = collateral.facts
+    return facts.tcb_eval_number, facts.qe_eval_number, facts.issued
 
 
 def _short(error: Exception) -> str:
