@@ -37,6 +37,7 @@ def rule_for(claims: Claims, tcb: TcbRule) -> EnclaveRule:
         mr_config_id=claims.tdx.mr_config_id,
         mr_owner=claims.tdx.mr_owner,
         mr_owner_config=claims.tdx.mr_owner_config,
+        app_in_image=not any(claims.tdx.rtmr3),
     )
     return EnclaveRule("trainer", platforms, tcb, tdx=tdx)
 

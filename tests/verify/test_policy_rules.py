@@ -58,7 +58,7 @@ def test_flaw_11_an_sgx_rule_cannot_leave_its_identity_open(values: dict[str, An
 @pytest.mark.parametrize("value", [(), "any", (bytes(32),)])
 def test_flaw_11_a_tdx_rule_cannot_leave_a_register_open(missing: str, value: Any) -> None:
     """Original CLF, flaw 11, for trust domains: no register can be empty or "any"."""
-    values: dict[str, Any] = {name: (bytes(48),) for name in ("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_seam")}
+    values: dict[str, Any] = dict.fromkeys(("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_seam"), (b"m" * 48,))
     TdxRule(**values)
     with pytest.raises(ConfigError):
         TdxRule(**{**values, missing: value})

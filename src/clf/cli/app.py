@@ -63,14 +63,23 @@ def run(
     raise typer.Exit(launch(folder, simulated, os.environ))
 
 
-def measure(folder: _App = Path("."), as_json: _Json = False) -> None:
-    """Print the measurement that owners pin, for the simulated platform.
+def measure(
+    folder: _App = Path("."),
+    tdx_rtmr: Annotated[
+        bool,
+        typer.Option("--tdx-rtmr", help="The value of RTMR3 in a trust domain that runs this app and no other."),
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Print the measurement that owners pin, for the simulated platform, or for RTMR3 on TDX.
 
-    One changed byte of the app gives another. An owner then allows it: clf server allow NAME --mrenclave ...
+    One changed byte of the app gives another. An owner then allows it: clf server allow NAME --mrenclave ..., or
+    --rtmr3 ... beside the machine's own registers.
 
-    Examples: clf measure ./app        clf measure ./app --json
+    Examples: clf measure ./app        clf measure ./app --tdx-rtmr        clf measure ./app --json
     """
     from clf.app.measure import SIMULATED_SIGNER, measure
+    from clf.attest.rtmr import expected_rtmr
 
     found = measure(folder)
     if as_json:
@@ -78,13 +87,14 @@ def measure(folder: _App = Path("."), as_json: _Json = False) -> None:
             "simulated": True,
             "mrenclave": found.mrenclave.hex(),
             "mrsigner": SIMULATED_SIGNER.hex(),
+            "tdx_rtmr3": expected_rtmr(found.mrenclave).hex(),
             "product_id": found.config.app.product_id,
             "svn": found.config.app.svn,
             "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in found.files],
         }
         print(json.dumps(value, indent=1))
         return
-    print(found.mrenclave.hex())
+    print((expected_rtmr(found.mrenclave) if tdx_rtmr else found.mrenclave).hex())
 
 
 def _check(folder: Path, *, as_json: bool) -> None:

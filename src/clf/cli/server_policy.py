@@ -176,6 +176,30 @@ def allow(  # noqa: PLR0917 - typer passes options by name
     delegates_to_signer: Annotated[
         bool, typer.Option("--delegates-to-signer", help="With --mrsigner: the signer may change the app at any time.")
     ] = False,
+    mr_td: Annotated[
+        list[str] | None, typer.Option(metavar="HEX", help="TDX: initial measurement, repeatable.")
+    ] = None,
+    rtmr0: Annotated[list[str] | None, typer.Option(metavar="HEX", help="TDX: firmware, repeatable.")] = None,
+    rtmr1: Annotated[list[str] | None, typer.Option(metavar="HEX", help="TDX: boot loader, kernel.")] = None,
+    rtmr2: Annotated[list[str] | None, typer.Option(metavar="HEX", help="TDX: command line, initrd.")] = None,
+    rtmr3: Annotated[
+        list[str] | None, typer.Option(metavar="HEX", help="TDX: the app, as clf measure --tdx-rtmr prints it.")
+    ] = None,
+    mr_seam: Annotated[list[str] | None, typer.Option(metavar="HEX|any", help="TDX: accepted modules.")] = None,
+    mr_config_id: Annotated[str | None, typer.Option(metavar="HEX", help="TDX: exact value; zero if left out.")] = None,
+    mr_owner: Annotated[str | None, typer.Option(metavar="HEX", help="TDX: exact value; zero if left out.")] = None,
+    mr_owner_config: Annotated[
+        str | None, typer.Option(metavar="HEX", help="TDX: exact value; zero if left out.")
+    ] = None,
+    mr_signer_seam: Annotated[
+        str | None, typer.Option(metavar="HEX", help="TDX: who signed the module; Intel if left out.")
+    ] = None,
+    td_attributes: Annotated[
+        str | None, typer.Option(metavar="HEX", help="TDX: exact value; if left out, only those that strengthen.")
+    ] = None,
+    app_in_image: Annotated[
+        bool, typer.Option("--app-in-image", help="TDX: rtmr3 may be zero, because the image measures the app.")
+    ] = False,
     platform: Annotated[list[str] | None, typer.Option(metavar="PPID|any", help="Where it may run.")] = None,
     tcb: Annotated[ProfileChoice | None, typer.Option(help="How well kept the platform must be.")] = None,
     read: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Files it may read, repeatable.")] = None,
@@ -189,7 +213,7 @@ def allow(  # noqa: PLR0917 - typer passes options by name
     until: Annotated[str | None, typer.Option(metavar="TIME", help="End, like 2030-01-31T00:00:00Z.")] = None,
     update: Annotated[
         UpdateChoice | None,
-        typer.Option(help="With a new --mrenclave for a known NAME: add, or replace."),
+        typer.Option(help="With a new --mrenclave (or --rtmr3 and so on) for a known NAME: add, or replace."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -205,6 +229,18 @@ def allow(  # noqa: PLR0917 - typer passes options by name
             product_id=product_id,
             min_svn=min_svn,
             delegates_to_signer=delegates_to_signer,
+            mr_td=tuple(mr_td or ()),
+            rtmr0=tuple(rtmr0 or ()),
+            rtmr1=tuple(rtmr1 or ()),
+            rtmr2=tuple(rtmr2 or ()),
+            rtmr3=tuple(rtmr3 or ()),
+            mr_seam=tuple(mr_seam or ()),
+            mr_config_id=mr_config_id,
+            mr_owner=mr_owner,
+            mr_owner_config=mr_owner_config,
+            mr_signer_seam=mr_signer_seam,
+            td_attributes=td_attributes,
+            app_in_image=app_in_image,
             platforms=tuple(platform or ()),
             tcb=tcb.value if tcb else None,
         ),

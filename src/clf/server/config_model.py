@@ -7,7 +7,7 @@ checked in `clf.server.config`, where the answer is still a line of the file.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -95,8 +95,9 @@ class Tcb(Strict):
     statuses: list[str] | None = None
     advisories_tolerated: list[str] | str | None = None
     advisories_refused: list[str] | None = None
-    grace_days: int | None = None
+    grace_days: int | dict[str, int] | None = None
     min_evaluation_number: int | None = None
+    min_tcb_date: date | None = None
     smt: bool | None = None
     dynamic_platform: bool | None = None
     cached_keys: bool | None = None
@@ -125,6 +126,9 @@ class Enclave(Strict):
     mr_config_id: str | None = None
     mr_owner: str | None = None
     mr_owner_config: str | None = None
+    mr_signer_seam: str | None = None
+    td_attributes: str | None = None
+    app_in_image: bool | None = None
 
 
 class Grant(Strict):

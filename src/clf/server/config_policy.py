@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -41,7 +41,15 @@ _SGX_FIELDS: Final = (
     "ext_prod_id",
 )
 _TDX_LISTS: Final = ("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
-_TDX_FIELDS: Final = (*_TDX_LISTS, "mr_seam", "mr_config_id", "mr_owner", "mr_owner_config")
+_TDX_VALUES: Final = {
+    "mr_config_id": 48,
+    "mr_owner": 48,
+    "mr_owner_config": 48,
+    "mr_signer_seam": 48,
+    "td_attributes": 8,
+}
+"""Exact values and their sizes in bytes."""
+_TDX_FIELDS: Final = (*_TDX_LISTS, "mr_seam", *_TDX_VALUES, "app_in_image")
 _HEX: Final = re.compile(r"[0-9a-fA-F]*")
 
 T = TypeVar("T")
@@ -185,10 +193,12 @@ def _tdx(reader: _Reader, path: TomlPath, table: model.Enclave) -> TdxRule:
             values[field] = _words_or_any(reader, (*path, field), written)
         else:
             values[field] = reader.hexes(written, rules.SHA384_BYTES, (*path, field))
-    for field in ("mr_config_id", "mr_owner", "mr_owner_config"):
+    for field, size in _TDX_VALUES.items():
         written = getattr(table, field)
         if written is not None:
-            values[field] = reader.hex(written, rules.SHA384_BYTES, (*path, field))
+            values[field] = reader.hex(written, size, (*path, field))
+    if table.app_in_image is not None:
+        values["app_in_image"] = table.app_in_image
     return reader.rule(path, lambda: TdxRule(**values))
 
 
@@ -204,6 +214,12 @@ def _tcb(reader: _Reader, path: TomlPath, written: model.Tcb | str) -> TcbRule:
             continue
         if field == "advisories_tolerated":
             value = _words_or_any(reader, (*path, field), value)
+        if field == "min_tcb_date":
+            value = int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
+        if field == "grace_days":
+            # A number is for every stale status; a table names each, and what it leaves out has no grace.
+            changes["grace"] = tuple(value.items()) if isinstance(value, dict) else ()
+            value = 0 if isinstance(value, dict) else value
         changes[field] = tuple(value) if isinstance(value, list) else value
     return reader.rule(path, lambda: replace(PROFILES[written.profile], **changes))
 

@@ -33,17 +33,46 @@ Update = Literal["add", "replace"]
 BY_HAND: Final = f"change {FILE_NAME} by hand, then run clf server check"
 
 
+_TDX_LISTS: Final = ("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
+_TDX_VALUES: Final = ("mr_config_id", "mr_owner", "mr_owner_config", "mr_signer_seam", "td_attributes")
+_MEASUREMENTS: Final = ("mrenclave", *_TDX_LISTS)
+"""Lists that an update may extend or replace."""
+
+
 @dataclass(frozen=True)
 class Identity:
-    """Who the enclave is, as given on the command line: hex text, not yet checked."""
+    """Who the enclave or trust domain is, as given on the command line: hex text, not yet checked."""
 
     mrenclave: tuple[str, ...] = ()
     mrsigner: tuple[str, ...] = ()
     product_id: int | None = None
     min_svn: int | None = None
     delegates_to_signer: bool = False
+    mr_td: tuple[str, ...] = ()
+    rtmr0: tuple[str, ...] = ()
+    rtmr1: tuple[str, ...] = ()
+    rtmr2: tuple[str, ...] = ()
+    rtmr3: tuple[str, ...] = ()
+    mr_seam: tuple[str, ...] = ()
+    mr_config_id: str | None = None
+    mr_owner: str | None = None
+    mr_owner_config: str | None = None
+    mr_signer_seam: str | None = None
+    td_attributes: str | None = None
+    app_in_image: bool = False
     platforms: tuple[str, ...] = ()
     tcb: str | None = None
+
+    @property
+    def tdx(self) -> tuple[str, ...]:
+        """The options given that belong to a trust domain."""
+        return tuple(name for name in (*_TDX_LISTS, "mr_seam", *_TDX_VALUES, "app_in_image") if getattr(self, name))
+
+    @property
+    def sgx(self) -> tuple[str, ...]:
+        """The options given that belong to an SGX enclave."""
+        numbers = [name for name in ("product_id", "min_svn") if getattr(self, name) is not None]
+        return (*(name for name in ("mrenclave", "mrsigner", "delegates_to_signer") if getattr(self, name)), *numbers)
 
 
 @dataclass(frozen=True)
@@ -102,7 +131,7 @@ def allow(
             changed = _updated(name, known, identity, update)
             if changed != known:
                 draft.wanted["enclave"][name] = changed
-                draft.text = _set_measurements(draft.text, name, changed)
+                draft.text = _set_measurements(draft.text, name, known, changed)
         grants = _grants(name, wish, draft.before, now)
         if not grants and draft.wanted == draft.before:
             raise ConfigError(
@@ -170,8 +199,12 @@ def add_key(folder: Path, name: str, file: Path | None = None) -> ServerConfig:
 def _missing_identity(identity: Identity) -> list[str]:
     """What a new enclave cannot be described without."""
     missing: list[str] = []
-    if not identity.mrenclave and not identity.mrsigner:
-        missing.append("--mrenclave HEX (clf measure prints it)")
+    if identity.tdx:
+        lists = [name for name in (*_TDX_LISTS, "mr_seam") if not getattr(identity, name)]
+        values = {"mr_seam": "HEX or any", "rtmr3": "HEX (clf measure --tdx-rtmr APP prints it)"}
+        missing += [f"{_option(name)} {values.get(name, 'HEX (clf quote show prints it)')}" for name in lists]
+    elif not identity.mrenclave and not identity.mrsigner:
+        missing.append("--mrenclave HEX (clf measure prints it), or --mr-td and all of --rtmr0 to 3 for TDX")
     if identity.mrsigner:
         for option, value in (("--product-id", identity.product_id), ("--min-svn", identity.min_svn)):
             if value is None:
@@ -199,8 +232,21 @@ def _enclave(identity: Identity) -> Tree:
         raise ConfigError(
             "enclave: both --mrenclave and --mrsigner", field="enclave", remedy="say who it is, or who signed it"
         )
+    if identity.tdx and identity.sgx:
+        raise ConfigError(
+            f"enclave: {_option(identity.sgx[0])} and {_option(identity.tdx[0])}",
+            field="enclave",
+            remedy="one enclave is SGX or TDX, not both: use two names",
+        )
     table: Tree = {}
-    if identity.mrsigner:
+    if identity.tdx:
+        for name in _TDX_LISTS:
+            table[name] = list(getattr(identity, name))
+        table["mr_seam"] = "any" if identity.mr_seam == ("any",) else list(identity.mr_seam)
+        table.update({name: getattr(identity, name) for name in _TDX_VALUES if getattr(identity, name)})
+        if identity.app_in_image:
+            table["app_in_image"] = True
+    elif identity.mrsigner:
         table["mrsigner"] = list(identity.mrsigner)
         table["product_id"] = identity.product_id
         table["min_svn"] = identity.min_svn
@@ -218,30 +264,40 @@ def _enclave(identity: Identity) -> Tree:
     return table
 
 
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
 def _platforms(identity: Identity) -> str | list[str]:
     return "any" if identity.platforms == ("any",) else list(identity.platforms)
 
 
 def _updated(name: str, known: Tree, identity: Identity, update: Update | None) -> Tree:
     """A known enclave with other measurements: only where the owner says what shall become of the present ones."""
-    if identity.mrsigner or "mrenclave" not in known or not identity.mrenclave:
+    given = [field for field in _MEASUREMENTS if getattr(identity, field)]
+    others = set(identity.tdx + identity.sgx) - set(given)
+    if others or not given or any(field not in known for field in given):
         raise ConfigError(
             f"enclave: {name!r} is described already", field="enclave", remedy=f"use another name, or {BY_HAND}"
         )
-    for field, given in (("platforms", _platforms(identity)), ("tcb", identity.tcb)):
-        if given and given != known.get(field):
+    for field, value in (("platforms", _platforms(identity)), ("tcb", identity.tcb)):
+        if value and value != known.get(field):
             raise ConfigError(f"enclave: {name!r} has other {field} already", field=field, remedy=BY_HAND)
-    present = [value.lower() for value in known["mrenclave"]]
-    fresh = [value for value in identity.mrenclave if value.lower() not in present]
-    if not fresh and update != "replace":
-        return known
-    if update is None:
-        raise ConfigError(
-            f"enclave: {name!r} has another mrenclave, and all of its grants would extend to the new one",
-            field="mrenclave",
-            remedy="--update replace (the former one is refused from then on) or --update add (both are accepted)",
-        )
-    return {**known, "mrenclave": list(identity.mrenclave) if update == "replace" else [*known["mrenclave"], *fresh]}
+    changes: Tree = {}
+    for field in given:
+        wished = getattr(identity, field)
+        present = [value.lower() for value in known[field]]
+        fresh = [value for value in wished if value.lower() not in present]
+        if not fresh and update != "replace":
+            continue
+        if update is None:
+            raise ConfigError(
+                f"enclave: {name!r} has another {field}, and all of its grants would extend to the new one",
+                field=field,
+                remedy="--update replace (the former one is refused from then on) or --update add (both are accepted)",
+            )
+        changes[field] = list(wished) if update == "replace" else [*known[field], *fresh]
+    return {**known, **changes}
 
 
 def _grants(name: str, wish: Wish, tree: Tree, now: float) -> list[Tree]:
@@ -330,12 +386,14 @@ def _key(name: str) -> str:
     return name if bare.isascii() and bare.isalnum() else str(tomlkit.string(name).as_string())
 
 
-def _set_measurements(text: str, name: str, table: Tree) -> str:
-    """The text with another mrenclave list; tomlkit keeps everything around it."""
+def _set_measurements(text: str, name: str, before: Tree, table: Tree) -> str:
+    """The text with other lists of measurements; tomlkit keeps everything around them."""
     document: Any = tomlkit.parse(text)
-    array = tomlkit.array()
-    array.extend(table["mrenclave"])
-    document["enclave"][name]["mrenclave"] = array.multiline(len(table["mrenclave"]) > 1)
+    for field in _MEASUREMENTS:
+        if field in table and table[field] != before[field]:
+            array = tomlkit.array()
+            array.extend(table[field])
+            document["enclave"][name][field] = array.multiline(len(table[field]) > 1)
     return tomlkit.dumps(document)
 
 

@@ -208,7 +208,9 @@ def describe_enclave(rule: EnclaveRule) -> str:
     elif rule.sgx is not None:
         who = "is SGX enclave " + " or ".join(value.hex()[:16] + "..." for value in rule.sgx.mrenclave)
     elif rule.tdx is not None:
-        who = "is TDX domain " + " or ".join(value.hex()[:16] + "..." for value in rule.tdx.mr_td)
+        apps = " or ".join(value.hex()[:16] + "..." for value in rule.tdx.rtmr3)
+        what = "the app of its image" if rule.tdx.app_in_image else f"the app with rtmr3 {apps}"
+        who = f"is TDX domain {' or '.join(value.hex()[:16] + '...' for value in rule.tdx.mr_td)} with {what}"
     else:  # unreachable: a rule has one of the two
         who = "is nobody"
     where = "any platform" if rule.platforms == ANY else f"{len(rule.platforms)} listed platform(s)"
@@ -220,8 +222,11 @@ def describe_tcb(rule: TcbRule) -> str:
     profile = next((name for name, value in PROFILES.items() if value == rule), None)
     tolerated = "any" if rule.advisories_tolerated == ANY else ", ".join(rule.advisories_tolerated) or "none"
     grace = f", stale ones for {rule.grace_days} days" if rule.grace_days else ""
+    grace += "".join(f", {status} for {days} days" for status, days in rule.grace)
+    least = f"; TCB level of {_day(rule.min_tcb_date)[:10]} or later" if rule.min_tcb_date else ""
+    refused = f"; advisories refused: {', '.join(rule.advisories_refused)}" if rule.advisories_refused else ""
     name = f"TCB {profile}" if profile else "TCB as described"
-    return f"{name} (status {', '.join(rule.statuses)}{grace}; advisories tolerated: {tolerated})"
+    return f"{name} (status {', '.join(rule.statuses)}{grace}{least}; advisories tolerated: {tolerated}{refused})"
 
 
 def describe_grant(grant: Grant, now: float) -> str:

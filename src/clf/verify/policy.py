@@ -11,9 +11,9 @@ enclave rule must pass 7 to 13 as a whole, and each grant 14 to 18 as a whole:
      5  request         the request names what its action needs and nothing else
      6  evaluation      the collateral is not older than the policy's minimum
      7  identity        measurement or delegated signer
-     8  configuration   KSS or TD configuration values
+     8  configuration   KSS or TD configuration values, TD attributes, signer of the TDX module
      9  platform        the processor is one of those listed
-    10  evaluation      the collateral is not older than the rule's minimum
+    10  evaluation      collateral and TCB level are not older than the rule's minimum
     11  tcb-status      platform and quoting enclave are in an accepted state, within grace where stale
     12  advisories      no refused advisory, none that is not tolerated
     13  platform-flags  hyper-threading, dynamic platform, cached keys
@@ -29,8 +29,9 @@ What the caller still owes: the request's audience and challenge, that report da
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from clf.verify import claims as facts
@@ -69,6 +70,7 @@ __all__ = [
     "TcbRule",
     "TdxRule",
     "decide",
+    "enclave_known",
     "measurement_known",
     "still_permits",
 ]
@@ -86,8 +88,10 @@ _SGX_NEEDED: Final = facts.SGX_INIT | facts.SGX_MODE64BIT
 _SGX_REFUSED: Final = facts.SGX_DEBUG | facts.SGX_PROVISION_KEY | facts.SGX_EINITTOKEN_KEY
 _XFRM_NEEDED: Final = 0b11  # x87 and SSE: EINIT refuses an enclave without them
 _MISC_KNOWN: Final = 0b11  # EXINFO (Gramine's use_exinfo) and CPINFO stay inside the enclave
-# LASS (27), PKS (30) and KL (31) strengthen a TD; migration, debugging and performance monitoring open it to the host.
-_TD_ACCEPTED: Final = facts.TD_SEPT_VE_DISABLE | facts.TD_PKS | 1 << 27 | 1 << 31
+# LASS, PKS and the key locker strengthen a TD; migration and debugging open it to the host. Performance monitoring may
+# tell the host something, so a rule must name it.
+_TD_STRENGTHENING: Final = facts.TD_SEPT_VE_DISABLE | facts.TD_PKS | facts.TD_LASS | facts.TD_KEY_LOCKER
+_TD_POSSIBLE: Final = _TD_STRENGTHENING | facts.TD_PERFMON
 _XFAM_NEEDED: Final = 0b11
 
 
@@ -161,12 +165,27 @@ def measurement_known(policy: Policy, identity: SgxIdentity | TdxIdentity) -> De
     return _furthest(policy.enclaves, denials)
 
 
+def enclave_known(policy: Policy, claims: Claims, now: float) -> Decision:
+    """Whether the policy knows this enclave on this platform (checks 1 to 13, without 5), whatever it may then do.
+
+    For people who want to know what an owner thinks of a quote: there is no request, so nothing is ever released by it.
+    """
+    denial = _check_evidence(policy, claims) or _check_policy_evaluation(policy, claims)
+    if denial is not None:
+        return denial.decision()
+    results = [_check_enclave(rule, claims, now) for rule in policy.enclaves]
+    for rule, result in zip(policy.enclaves, results, strict=True):
+        if result is None:
+            return Decision(True, CODE_ALLOWED, enclave=rule.name)
+    return _furthest(policy.enclaves, results)
+
+
+def _check_policy_evaluation(policy: Policy, claims: Claims) -> _Denial | None:
+    return _check_evaluation(6, "the policy", policy.min_tcb_evaluation_number, claims)
+
+
 def _decide(policy: Policy, claims: Claims, request: TransferRequest, now: float, grants: Iterable[Grant]) -> Decision:
-    denial = (
-        _check_evidence(policy, claims)
-        or _check_request(request)
-        or _check_evaluation(6, "the policy", policy.min_tcb_evaluation_number, claims)
-    )
+    denial = _check_evidence(policy, claims) or _check_request(request) or _check_policy_evaluation(policy, claims)
     if denial is not None:
         return denial.decision()
     results = [_check_enclave(rule, claims, now) for rule in policy.enclaves]
@@ -250,12 +269,12 @@ def _check_sgx_attributes(sgx: SgxIdentity) -> _Denial | None:
 def _check_tdx_attributes(tdx: TdxIdentity) -> _Denial | None:
     if not tdx.flags & facts.TD_SEPT_VE_DISABLE:
         why = "SEPT_VE_DISABLE is missing, so the host can inject exceptions"
-    elif tdx.flags & ~_TD_ACCEPTED:
-        why = f"migration, monitoring or unknown bits {tdx.flags & ~_TD_ACCEPTED:#x}"
+    elif tdx.flags & ~_TD_POSSIBLE:
+        why = f"migration, profiling or unknown bits {tdx.flags & ~_TD_POSSIBLE:#x}"
     elif len(tdx.td_attributes) != 8 or int.from_bytes(tdx.xfam, "little") & _XFAM_NEEDED != _XFAM_NEEDED:
         why = f"XFAM {tdx.xfam.hex()}"
-    elif any(tdx.mr_signer_seam) or any(tdx.seam_attributes):
-        why = "the TDX module is not Intel's, or runs in debug mode"
+    elif any(tdx.seam_attributes):
+        why = "the TDX module runs in debug mode"
     elif tdx.mr_service_td is not None and any(tdx.mr_service_td):
         why = "a service TD is bound, which could migrate or read the domain"
     else:
@@ -284,6 +303,15 @@ def _check_evaluation(number: int, who: str, least: int, claims: Claims) -> _Den
     )
 
 
+def _check_date(rule: EnclaveRule, claims: Claims) -> _Denial | None:
+    found, least = claims.platform.tcb_date, rule.tcb.min_tcb_date
+    if found >= least:
+        return None
+    days = [datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%d") for moment in (found, least)]
+    reason = f"the platform's TCB level is of {days[0]}, enclave {rule.name} asks for {days[1]} or later"
+    return _Denial(10, "evaluation", reason, "have the platform's operator install updates")
+
+
 # --- the enclave rule: checks 7 to 13 ------------------------------------------------------------
 
 
@@ -295,6 +323,7 @@ def _check_enclave(rule: EnclaveRule, claims: Claims, now: float) -> _Denial | N
         or _check_configuration(rule, identity)
         or _check_platform(rule, claims)
         or _check_evaluation(10, f"enclave {rule.name}", rule.tcb.min_evaluation_number, claims)
+        or _check_date(rule, claims)
         or _check_status(rule.tcb, claims, now)
         or _check_advisories(rule.tcb, claims)
         or _check_flags(rule.tcb, claims)
@@ -313,9 +342,20 @@ def _check_identity(rule: EnclaveRule, identity: SgxIdentity | TdxIdentity) -> _
         return _Denial(7, "identity", f"no enclave of the policy is this one: {found}", remedy)
     if rule.tdx is not None and _tdx_matches(rule.tdx, identity):
         return None
+    if rule.tdx is not None and _tdx_matches(rule.tdx, replace(identity, rtmr3=rule.tdx.rtmr3[0])):
+        return _other_app(identity)
     registers = ", ".join(f"rtmr{i} {getattr(identity, f'rtmr{i}').hex()}" for i in range(4))
     found = f"mr_td {identity.mr_td.hex()}, {registers}, mr_seam {identity.mr_seam.hex()}"
     return _Denial(7, "identity", f"no enclave of the policy is this trust domain: {found}", "add it to the policy")
+
+
+def _other_app(identity: TdxIdentity) -> _Denial:
+    """The machine is the right one, and not the app in it: the usual mistake, so it has its own words."""
+    if not any(identity.rtmr3):
+        found = "no app was measured in this trust domain: rtmr3 is zero"
+        return _Denial(7, "identity", found, "start the app there with `clf run`, which measures it into rtmr3")
+    found = f"another app was measured in this trust domain: rtmr3 is {identity.rtmr3.hex()}"
+    return _Denial(7, "identity", found, "if this app is meant, add its rtmr3 (clf measure --tdx-rtmr APP)")
 
 
 def _sgx_matches(rule: SgxRule, identity: SgxIdentity) -> bool:
@@ -348,12 +388,18 @@ def _check_configuration(rule: EnclaveRule, identity: SgxIdentity | TdxIdentity)
         names: tuple[str, ...] = ("config_id", "config_svn", "family_id", "ext_prod_id")
     else:
         wanted = rule.tdx
-        names = ("mr_config_id", "mr_owner", "mr_owner_config")
+        names = ("mr_config_id", "mr_owner", "mr_owner_config", "mr_signer_seam")
     for name in names:
         expected, found = getattr(wanted, name, None), getattr(identity, name)
         if found != expected:
             value = found.hex() if isinstance(found, bytes) else found
             return _Denial(8, "configuration", f"{name} is {value}", f"pin {name} if this configuration is meant")
+    if isinstance(identity, TdxIdentity) and rule.tdx is not None:
+        accepted = rule.tdx.td_attributes
+        fits = not identity.flags & ~_TD_STRENGTHENING if accepted is None else identity.td_attributes == accepted
+        if not fits:
+            reason = f"td_attributes is {identity.td_attributes.hex()}"
+            return _Denial(8, "configuration", reason, "pin td_attributes if this configuration is meant")
     return None
 
 
@@ -375,8 +421,9 @@ def _check_status(rule: TcbRule, claims: Claims, now: float) -> _Denial | None:
             remedy = "have the platform's operator install updates, or accept the status"
             return _Denial(11, "tcb-status", found, remedy)
         # Written so that a date in the future, or a clock that is not a number, refuses.
-        if status in STALE_STATUSES and not 0 <= now - date <= rule.grace_days * DAY_SECONDS:
-            found = f"{what} is {status}, and its TCB level is older than {rule.grace_days} days of grace"
+        grace = rule.grace_of(status)
+        if status in STALE_STATUSES and not 0 <= now - date <= grace * DAY_SECONDS:
+            found = f"{what} is {status}, and its TCB level is older than {grace} days of grace"
             return _Denial(11, "tcb-status", found, "have the platform's operator install updates")
     return None
 

@@ -67,7 +67,9 @@ class TcbRule:
     advisories_refused    advisories that refuse a platform whatever else holds
     advisories_tolerated  advisories that a platform may have; any other one refuses it. "any" tolerates all
     grace_days            how long ago the TCB level of a stale platform may date
+    grace                 the same for single statuses, as pairs of status and days; they go before grace_days
     min_evaluation_number lowest TCB evaluation data number, in addition to the policy's own
+    min_tcb_date          earliest date of the platform's TCB level (tcbDate), whatever its status; 0 for none
     smt, dynamic_platform, cached_keys
                           whether hyper-threading, later added CPU packages, and keys kept by Intel's registration
                           service are acceptable. Where not, only a certificate that denies it is: one that is silent
@@ -82,6 +84,12 @@ class TcbRule:
     smt: bool = False
     dynamic_platform: bool = False
     cached_keys: bool = False
+    grace: tuple[tuple[str, int], ...] = ()
+    min_tcb_date: int = 0
+
+    def grace_of(self, status: str) -> int:
+        """The days of grace for one status."""
+        return dict(self.grace).get(status, self.grace_days)
 
     def __post_init__(self) -> None:
         _require(isinstance(self.statuses, tuple) and bool(self.statuses), "tcb.statuses", "accepts no status at all")
@@ -94,9 +102,14 @@ class TcbRule:
             )
         _number(self.grace_days, "tcb.grace_days", 36500)
         _number(self.min_evaluation_number, "tcb.min_evaluation_number", (1 << 31) - 1)
-        stale = [status for status in self.statuses if status in STALE_STATUSES]
+        _number(self.min_tcb_date, "tcb.min_tcb_date")
+        for status, days in self.grace:
+            known = status in STALE_STATUSES and status in self.statuses
+            _require(known, "tcb.grace_days", f"{status!r} is not a stale status that this rule accepts")
+            _number(days, f"tcb.grace_days.{status}", 36500)
+        stale = [status for status in self.statuses if status in STALE_STATUSES and not self.grace_of(status)]
         _require(
-            not stale or self.grace_days > 0,
+            not stale,
             "tcb.grace_days",
             f"{', '.join(stale)} accepted without a grace period would still accept nobody",
             "set grace_days, or leave these statuses out",
@@ -191,8 +204,16 @@ class SgxRule:
 class TdxRule:
     """Which trust domain: what it started from and every runtime register, each a list of accepted values.
 
-    `mr_seam` lists accepted TDX modules, or is "any": any module that Intel signed, as the TCB level judges it.
-    The three configuration values are exact, zero where the launcher does not set them.
+    `mr_seam` lists accepted TDX modules, or is "any": any module of the signer, as the TCB level judges it. The signer,
+    `mr_signer_seam`, is exact, and zero for Intel's modules. The three configuration values are exact, zero where the
+    launcher does not set them.
+
+    TDX measures a machine. The app is measured by `clf run`, which extends its digest into RTMR3 (clf/attest/rtmr.py):
+    a register of zeros says that nobody did, and is accepted only with `app_in_image`, where the app is part of what
+    the other registers measure.
+
+    `td_attributes` are exact, 8 bytes in the quote's order. None accepts those that only strengthen a trust domain
+    beside SEPT_VE_DISABLE (LASS, PKS, key locker), and no performance monitoring.
     """
 
     mr_td: tuple[bytes, ...]
@@ -204,15 +225,29 @@ class TdxRule:
     mr_config_id: bytes = bytes(SHA384_BYTES)
     mr_owner: bytes = bytes(SHA384_BYTES)
     mr_owner_config: bytes = bytes(SHA384_BYTES)
+    mr_signer_seam: bytes = bytes(SHA384_BYTES)
+    td_attributes: bytes | None = None
+    app_in_image: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3"):
             _measurements(getattr(self, name), SHA384_BYTES, name)
         if self.mr_seam != ANY:
             _measurements(self.mr_seam, SHA384_BYTES, "mr_seam")
-        for name in ("mr_config_id", "mr_owner", "mr_owner_config"):
+        for name in ("mr_config_id", "mr_owner", "mr_owner_config", "mr_signer_seam"):
             value = getattr(self, name)
             _require(isinstance(value, bytes) and len(value) == SHA384_BYTES, name, f"must have {SHA384_BYTES} bytes")
+        if self.td_attributes is not None:
+            fits = isinstance(self.td_attributes, bytes) and len(self.td_attributes) == 8
+            _require(fits, "td_attributes", "must have 8 bytes")
+        _require(isinstance(self.app_in_image, bool), "app_in_image", "must be true or false")
+        unused = bytes(SHA384_BYTES) in self.rtmr3
+        _require(
+            not unused or self.app_in_image,
+            "rtmr3",
+            "zero means that no app was measured: any app could run in this trust domain",
+            "clf measure --tdx-rtmr APP prints the value; app_in_image = true if the image measures the app",
+        )
 
 
 @dataclass(frozen=True)
