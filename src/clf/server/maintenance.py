@@ -22,6 +22,7 @@ log = structlog.get_logger("clf.server")
 def begin(services: Services) -> None:
     """Before the first request: put in order what an earlier process left, and say in the log who serves now."""
     recover(services)
+    services.verifier.start()
     config = services.config
     services.record(
         "started", {"process": os.getpid(), "version": __version__, "listen": str(config.listen), "root": config.trust}
@@ -45,6 +46,7 @@ def recover(services: Services) -> None:
 
 def finish(services: Services) -> None:
     """After the last request. Open transfers stay open: they go on at their last durable byte."""
+    services.verifier.stop()
     services.record("stopped", {"process": os.getpid()})
     services.audit.close()
     services.state.close()

@@ -5,6 +5,8 @@ scrapes metrics is not meant to learn what an owner holds or who asked for it.
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -30,8 +32,27 @@ class Metrics:
             "clf_bodies_in_flight", "Content bodies in flight", registry=self.registry, multiprocess_mode="livesum"
         )
 
+        self._fetches = self._counter(
+            "clf_collateral_fetches", "Fetches of collateral, by what came of them", ["outcome"]
+        )
+        self._expires = Gauge(
+            "clf_collateral_expires_timestamp_seconds",
+            "When the first of the collateral held ends, in seconds since the epoch; +Inf where none is held",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self._expires.set(math.inf)
+
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+    def collateral_fetched(self, outcome: str) -> None:
+        """Collateral was asked for at its source: "ok", or the code of the failure."""
+        self._fetches.labels(outcome).inc()
+
+    def collateral_expires(self, moment: float) -> None:
+        """When the first of what is held ends."""
+        self._expires.set(moment)
 
     def opened(self, action: str) -> None:
         """A transfer was opened."""

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from clf.errors import ConfigError
 from clf.server.app import create_app
 from clf.server.audit import AuditLog
+from clf.server.collateral import open_cache
 from clf.server.config import ServerConfig, load
 from clf.server.keys import load_identity, load_keyring
 from clf.server.limiting import Pace, Places, Rate
@@ -26,8 +27,6 @@ from clf.server.state import StateStore
 from clf.server.storage import DataFolder
 from clf.server.verifier import Verifier
 from clf.strict_toml import read_file
-from clf.verify.cache import CollateralCache
-from clf.verify.fetch import CollateralSource, FolderSource, PccsSource
 from clf.verify.marks import FileMarks
 from clf.verify.trust import TrustRoot
 
@@ -45,21 +44,13 @@ def trust_root(config: ServerConfig) -> TrustRoot:
     return TrustRoot.simulation_pem(read_file(config.simulation_root))
 
 
-def collateral_source(config: ServerConfig) -> CollateralSource:
-    """Where collateral comes from."""
-    if config.collateral.kind == "folder":
-        return FolderSource(Path(config.collateral.location))
-    if config.collateral.kind == "pcs":
-        return PccsSource.intel(total_seconds=config.limits.collateral_fetch_seconds)
-    return PccsSource(config.collateral.location, total_seconds=config.limits.collateral_fetch_seconds)
-
-
 def open_services(config: ServerConfig) -> Services:
     """Open everything that a worker needs. Raises ConfigError, StateError, AuditError or StorageError."""
     now = time.time
     trust = trust_root(config)
     marks = FileMarks(config.state / MARKS_NAME)
     settings = config.limits
+    metrics = Metrics()
     return Services(
         config=config,
         identity=load_identity(config.identity_file),
@@ -72,12 +63,13 @@ def open_services(config: ServerConfig) -> Services:
         policy=LivePolicy(config),
         verifier=Verifier(
             trust,
-            CollateralCache(collateral_source(config), trust, marks, now),
+            open_cache(config, trust, marks, now, metrics),
             marks,
             now,
             max_age_hours=config.max_age_hours,
+            expires=metrics.collateral_expires,
         ),
-        metrics=Metrics(),
+        metrics=metrics,
         now=now,
         rate=Rate(settings.requests_per_second_per_address, settings.requests_burst_count, time.monotonic),
         appraisals=Places(
