@@ -738,6 +738,65 @@ def test_a_stopped_pccs(new_owner: OwnerProcess, everything: World) -> None:
         everything.start_pccs() if everything.pccs is None else None
 
 
+# --- ends in the middle -----------------------------------------------------------------------------------
+
+
+class HalfAPart:
+    """A part whose second half is still to come."""
+
+    def __init__(self, write: Open, content: bytes) -> None:
+        number = nonce()
+        sealed = write.part(0, content, number)
+        self.rest = sealed[len(sealed) // 2 :]
+        self.connection = write.raw.connection()
+        query = f"offset=0&length={len(content)}&nonce={b64url(number)}"
+        self.connection.putrequest("PUT", f"/v1/transfers/{write.id}/content?{query}")
+        self.connection.putheader("Authorization", f"Bearer {write.grant.token}")
+        self.connection.putheader("Content-Length", str(len(sealed)))
+        self.connection.endheaders(sealed[: len(sealed) // 2])
+        staged = write.raw.owner.results / ".clf-staging" / write.id
+        wait_until(lambda: staged.stat().st_size > 0)
+
+    def finish(self) -> int:
+        """Send the rest; the status of the answer."""
+        self.connection.send(self.rest)
+        status = self.connection.getresponse().status
+        self.connection.close()
+        return status
+
+
+@pytest.mark.parametrize("end", ["whole", "cut"])
+def test_a_transfer_that_ends_while_a_part_comes(clinic: OwnerProcess, end: str) -> None:
+    """A part that arrives, or breaks off, after its transfer was closed leaves nothing on the owner's disk."""
+    write = Raw(clinic).open("write", f"attacks/ended-{end}.bin")
+    part = HalfAPart(write, os.urandom(3_000_000))
+    assert write.close().status == 204
+    if end == "whole":
+        assert part.finish() == 410
+    else:
+        part.connection.close()
+    staging = clinic.results / ".clf-staging"
+    wait_until(lambda: write.id not in os.listdir(staging))
+    assert not (clinic.results / f"attacks/ended-{end}.bin").exists()
+    assert "part_stored" not in entries(clinic, write.id)
+
+
+def test_parts_that_are_too_many_together(new_owner: OwnerProcess) -> None:
+    """Parts that each have room, but not all together, leave no bytes beyond the quota on the disk."""
+    text = new_owner.config_file.read_text()
+    new_owner.config_file.write_text(text.replace("# results_total_bytes = ", "results_total_bytes = 5000000 #"))
+    new_owner.allow("app", write="**")
+    with running(new_owner):
+        raw = Raw(new_owner)
+        parts = [HalfAPart(raw.open("write", f"{number}.bin"), os.urandom(3_000_000)) for number in range(3)]
+        assert sorted(part.finish() for part in parts) == [200, 507, 507]
+        staged = (new_owner.results / ".clf-staging").iterdir()
+        assert sorted(path.stat().st_size for path in staged) == [0, 0, 3_000_000]
+        assert [entry["code"] for entry in new_owner.denials() if entry["code"] != "writer_busy"] == [
+            "quota_exceeded"
+        ] * 2
+
+
 # --- a full disk --------------------------------------------------------------------------------------
 
 

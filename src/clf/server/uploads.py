@@ -20,10 +20,11 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from clf import limits
-from clf.errors import IntegrityError, WireError
+from clf.errors import ClfError, IntegrityError, WireError
 from clf.server.access import ENDED_CODES, Access
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
@@ -116,7 +117,7 @@ class Uploads:
                     digest.update(piece)
                 yield piece
 
-        with services.results.lock(row.id) as staged:
+        with self._tidy(row), services.results.lock(row.id) as staged:
             now_durable = services.state.get(row.id)
             if now_durable is None or now_durable.received != offset:
                 raise Refusal("offset_conflict", "another writer was first", step="2 offset")
@@ -125,10 +126,11 @@ class Uploads:
                 quota = services.config.limits.results_total_bytes
                 advanced = services.state.advance(row.id, offset, offset + length, quota)
             except LimitReached as error:
+                staged.undo()  # what is not counted must not fill the disk
                 code = "quota_exceeded" if error.which == "quota" else "too_large"
                 raise Refusal(code, error.message, step="6 offset", remedy="collect results") from error
-        if not advanced:
-            raise _ended_meanwhile(services, row.id, "6 offset")
+            if not advanced:
+                raise _ended_meanwhile(services, row.id, "6 offset")
         if digest is not None:
             with self._lock:
                 self._digests[row.id] = (offset + length, digest)
@@ -138,6 +140,22 @@ class Uploads:
         services.metrics.received(length)
         services.record("part_stored", {**_row_facts(row), "offset": offset, "bytes": length})
         return offset + length
+
+    @contextmanager
+    def _tidy(self, row: Transfer) -> Iterator[None]:
+        """Whoever ended a transfer while a writer held its staging file had to leave it there: the writer removes it.
+
+        Enter it before the lock, so that it works after the lock is given back.
+        """
+        try:
+            yield
+        except BaseException:
+            with suppress(ClfError):
+                now = self._services.state.get(row.id)
+                if now is None or now.state not in ("open", "committed"):
+                    self.forget(row.id)
+                    self._services.results.abandon(row.id, row.path)
+            raise
 
     def _digest_at(self, transfer_id: str, offset: int) -> Any:
         """A running SHA-256 of what is durable up to `offset`, or None where this worker has not seen all of it."""
@@ -164,7 +182,7 @@ class Uploads:
         facts.update(sha256=document.sha256, size=document.size)
         if row.state == "committed":
             return self._repeat(found, document, facts)
-        with services.results.lock(row.id) as staged:
+        with self._tidy(row), services.results.lock(row.id) as staged:
             fresh = services.state.get(row.id) or row
             if fresh.state == "committed":
                 return self._repeat(found, document, facts)
