@@ -23,6 +23,7 @@ demo: $(VENV)/.demo ## two hospitals, one model over both, on real patient recor
 	$(BIN)/clf demo
 
 test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a part of it, PROCESSES=0 for one process
+	@echo "the long form of the endurance tests: CLF_ENDURANCE=1 make test TESTS=tests/endurance"
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(TESTS)
 
 lint: $(VENV)/.dev ## ruff and mypy
