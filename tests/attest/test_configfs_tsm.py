@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -261,6 +262,7 @@ def test_fork(mount: Mount) -> None:
     attester.quote(DATA)
     child = os.fork()
     if child == 0:
+        signal.alarm(20)
         code = 1
         try:
             code = 0 if DATA in attester.quote(DATA).quote else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,6 +183,7 @@ def in_child(work: object) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # a child that waits for ever is a failure, and says nothing
         try:
             text = str(work())  # type: ignore[operator]
         except BaseException as error:  # the parent's test must hear of any
