@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from clf.cli import app as app_commands
-from clf.cli import audit, demo, server_policy, server_run, simulator
-from clf.errors import AuditError, ClfError, ConfigError, IntegrityError, UnreachableError
+from clf.cli import audit, collateral, demo, quote, server_policy, server_run, simulator
+from clf.errors import AuditError, ClfError, CollateralError, ConfigError, IntegrityError, UnreachableError
 
 EXIT_REFUSED = 1
 EXIT_CONFIG = 3
@@ -50,7 +50,9 @@ app.add_typer(server, name="server")
 server_policy.register(server)
 server_run.register(server)
 audit.register(app)
+collateral.register(app)
 app_commands.register(app)
+quote.register(app)
 simulator.register(app)
 demo.register(app)
 
@@ -63,6 +65,15 @@ def version() -> None:
     print(f"clf {__version__}")
 
 
+_COLLATERAL = {
+    "collateral_unavailable": EXIT_UNREACHABLE,
+    "collateral_malformed": EXIT_INTEGRITY,
+    "collateral_invalid": EXIT_INTEGRITY,
+    "collateral_signer": EXIT_INTEGRITY,
+}
+"""Endorsements that nobody sent, and such that are not what they must be; all others are merely refused."""
+
+
 def exit_code(error: ClfError) -> int:
     """The documented exit code for an error."""
     for kind, code in (
@@ -73,6 +84,8 @@ def exit_code(error: ClfError) -> int:
     ):
         if isinstance(error, kind):
             return code
+    if isinstance(error, CollateralError):
+        return _COLLATERAL.get(error.code, EXIT_REFUSED)
     return EXIT_REFUSED
 
 
