@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test exhaustive fuzz lint bench lock clean
 
 help: ## show this
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,6 +25,12 @@ demo: $(VENV)/.demo ## two hospitals, one model over both, on real patient recor
 test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a part of it, PROCESSES=0 for one process
 	@echo "the long form of the endurance tests: CLF_ENDURANCE=1 make test TESTS=tests/endurance"
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(TESTS)
+
+exhaustive: $(VENV)/.dev ## tests that take minutes: every byte of real evidence changed by two masks
+	$(BIN)/python -m pytest -n $(PROCESSES) -m exhaustive $(TESTS)
+
+fuzz: $(VENV)/.dev ## hostile bytes for quotes and collateral; SECONDS=1800 for longer
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
