@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts an app on the simulated platform: measured, in a folder of its own, with an environment of its own.
+"""Starts an app on the simulated platform or in a TDX trust domain: measured, in a folder and environment of its own.
 
 As in an enclave, nothing comes from the host: neither arguments nor standard input nor variables, and no file that was
-not measured. What a simulation cannot do is keep the host out; `clf run --check` says so.
+not measured. What a simulation cannot do is keep the host out; `clf run --check` says so. A trust domain can, and there
+the app's measurement is in RTMR3 before the app runs.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import platformdirs
 
 from clf.app import config as app_config
 from clf.app.measure import SIMULATED_SIGNER, Measurement, measure
 from clf.app.platform import QuoteSocket
-from clf.attest import simulated
-from clf.errors import ConfigError
+from clf.attest import configfs_tsm, rtmr, simulated
+from clf.errors import AttesterError, ConfigError
 from clf.simulator.platform import SimulatedPlatform
 from clf.simulator.store import load_or_create
 
@@ -41,6 +43,25 @@ def platform_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
     if given is not None:
         return given
     return Path(named) if named else Path(platformdirs.user_data_dir("clf")) / "simulator"
+
+
+def choose(
+    given: Path | None, environment: Mapping[str, str], reports: Path = configfs_tsm.REPORTS
+) -> Literal["simulator", "tdx"]:
+    """On what an app is started: in this order, the simulated platform that is named (by `given`, the command line, or
+    by the environment), the trust domain that this machine is, the user's own simulated platform.
+
+    Raises AttesterError where this machine has reports that cannot be used: of another kind, or not for this user.
+    """
+    if given is not None or environment.get(PLATFORM_ENVIRONMENT) or not reports.is_dir():
+        return "simulator"
+    try:
+        configfs_tsm.check_provider(configfs_tsm.provider(reports))
+    except AttesterError as error:
+        if error.code == "tsm_no_provider":
+            return "simulator"
+        raise
+    return "tdx"
 
 
 def open_platform(folder: Path) -> SimulatedPlatform:
@@ -68,13 +89,34 @@ def launch(app: Path, platform: SimulatedPlatform, environment: Mapping[str, str
             return _run(measured, folder, _environment(measured, private, quotes.path, environment))
 
 
+def launch_tdx(
+    app: Path,
+    environment: Mapping[str, str],
+    *,
+    register: Path = rtmr.REGISTER,
+    measured_as: Callable[[bytes, Literal["extended", "already"]], None] = lambda _value, _how: None,
+) -> int:
+    """As launch, in a trust domain. The app is measured and RTMR3 states it, before it starts; else it does not start.
+
+    `measured_as` is told RTMR3's value and whether this start extended it. Raises AttesterError, ConfigError.
+    """
+    with _private_folder() as private:
+        folder = private / "app"
+        folder.mkdir(mode=0o700)
+        (private / "tmp").mkdir(mode=0o700)
+        measured = measure(app, copy_to=folder)
+        how = rtmr.measure_app(measured.mrenclave, register)
+        measured_as(rtmr.expected_rtmr(measured.mrenclave), how)
+        return _run(measured, folder, _environment(measured, private, None, environment))
+
+
 def _quote(platform: SimulatedPlatform, measured: Measurement, report_data: bytes) -> bytes:
     app = measured.config.app
     body = platform.report(measured.mrenclave, SIMULATED_SIGNER, report_data, product_id=app.product_id, svn=app.svn)
     return platform.quote(body)
 
 
-def _environment(measured: Measurement, private: Path, quotes: Path, host: Mapping[str, str]) -> dict[str, str]:
+def _environment(measured: Measurement, private: Path, quotes: Path | None, host: Mapping[str, str]) -> dict[str, str]:
     # The interpreter that runs this command comes first, so that `python3` in an app finds the same packages.
     search = os.pathsep.join([str(Path(sys.executable).parent), host.get("PATH", os.defpath)])
     return {
@@ -84,7 +126,7 @@ def _environment(measured: Measurement, private: Path, quotes: Path, host: Mappi
         "TMPDIR": str(private / "tmp"),
         "LANG": "C.UTF-8",
         app_config.ENVIRONMENT: str(private / "app" / app_config.NAME),
-        simulated.ENVIRONMENT: str(quotes),
+        **({simulated.ENVIRONMENT: str(quotes)} if quotes else {}),
     }
 
 

@@ -45,7 +45,10 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Start nothing; say what would be measured.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Start an app on the simulated platform, with the evidence source, CAs and owners of its clf.toml.
+    """Start an app with the evidence source, CAs and owners of its clf.toml.
+
+    In an Intel TDX trust domain its measurement is extended into RTMR3 first, and it is not started where that cannot
+    be; a trust domain runs one app between two boots. Elsewhere, or with --platform, it runs on the simulated platform.
 
     Its arguments and environment are those of clf.toml; none come from here. The exit code is the app's.
 
@@ -56,11 +59,19 @@ def run(
         return
     if as_json:
         raise typer.BadParameter("--json goes with --check; an app's output is its own")
-    from clf.app.launch import launch, open_platform, platform_folder
+    from clf.app.launch import choose, launch, launch_tdx, open_platform, platform_folder
+
+    if choose(platform, os.environ) == "tdx":
+        raise typer.Exit(launch_tdx(folder, os.environ, measured_as=_tell))
 
     simulated = open_platform(platform_folder(platform, os.environ))
     print(_SIMULATION, file=sys.stderr, flush=True)
     raise typer.Exit(launch(folder, simulated, os.environ))
+
+
+def _tell(value: bytes, how: str) -> None:
+    done = "extended by this start" if how == "extended" else "extended by an earlier start since boot"
+    print(f"TDX: rtmr3 {value.hex()} ({done})", file=sys.stderr, flush=True)
 
 
 def measure(

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from clf.cli import app as app_commands
+from clf.cli import attest as attest_commands
 from clf.cli import audit, collateral, demo, quote, server_policy, server_run, simulator
 from clf.errors import AuditError, ClfError, CollateralError, ConfigError, IntegrityError, UnreachableError
 
@@ -52,6 +53,7 @@ server_run.register(server)
 audit.register(app)
 collateral.register(app)
 app_commands.register(app)
+attest_commands.register(app)
 quote.register(app)
 simulator.register(app)
 demo.register(app)
