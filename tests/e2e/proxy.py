@@ -125,6 +125,7 @@ class Proxy:
         certified_by: OwnerProcess | None = None,
         hosts: Iterable[str] = ("127.0.0.1",),
         made_at: float | None = None,
+        tls: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         self.owner = owner
         self.seen: list[Seen] = []
@@ -132,7 +133,7 @@ class Proxy:
         self.after: After = lambda _passing, answer: answer
         self._upstream = ssl.create_default_context(cafile=str(owner.ca))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.minimum_version = context.maximum_version = tls
         certificate = _certificate(certified_by or owner, list(hosts), made_at or time.time())
         (folder / "proxy.pem").write_bytes(certificate)
         context.load_cert_chain(folder / "proxy.pem")

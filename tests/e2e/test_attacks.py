@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +93,27 @@ def test_a_certificate_that_does_not_hold(
         assert proxy.seen == []
     assert refused.value.code == "certificate_untrusted"
     assert says in refused.value.message
+    assert grown(clinic, before) == []
+
+
+def test_an_older_tls_version(clinic: OwnerProcess, tmp_path: Path) -> None:
+    """Neither side speaks TLS 1.2, so nobody between them can make the two agree on it."""
+    before = len(clinic.audit())
+    old = ssl.create_default_context(cafile=str(clinic.ca))
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", clinic.port), timeout=10) as plain,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        old.wrap_socket(plain, server_hostname="127.0.0.1")
+    with (
+        Proxy(tmp_path, clinic, tls=ssl.TLSVersion.TLSv1_2) as proxy,
+        impatient(clinic, url=proxy.url) as owner,
+        pytest.raises(clf.UnreachableError) as refused,
+    ):
+        owner.read_bytes("patients.csv")
+    assert refused.value.code == "tls_refused"
+    assert proxy.seen == []
     assert grown(clinic, before) == []
 
 
