@@ -23,12 +23,22 @@ from typing import Any
 
 import clf
 from clf.attest.base import Evidence
+from clf.attest.rtmr import expected_rtmr
 from clf.simulator.platform import SimulatedPlatform
 from clf.simulator.store import load_or_create
 
 CLF = [sys.executable, "-m", "clf.cli.main"]
 MRENCLAVE = bytes(range(32))
 MRSIGNER = bytes(range(32, 64))
+TRUST_DOMAIN = {
+    "mr_td": b"\x11" * 48,
+    "rtmr0": b"\x20" * 48,
+    "rtmr1": b"\x21" * 48,
+    "rtmr2": b"\x22" * 48,
+    "rtmr3": expected_rtmr(MRENCLAVE),
+    "mr_seam": b"\x33" * 48,
+}
+"""A trust domain in which `clf run` has measured the app whose measurement is MRENCLAVE."""
 START_SECONDS = 30.0
 
 
@@ -94,6 +104,21 @@ class PlatformAttester:
         return Evidence("sgx-dcap", self._platform.quote(body))
 
 
+class TrustDomainAttester(PlatformAttester):
+    """Evidence of a trust domain: TDX quotes of version 4, or 5 with a report of TD 1.0 or 1.5."""
+
+    def __init__(self, platform: SimulatedPlatform, *, version: int = 4, td15: bool = False, **report: Any) -> None:
+        super().__init__(platform, **{**TRUST_DOMAIN, **report})
+        self._version = version
+        self._td15 = td15
+
+    def quote(self, report_data: bytes) -> Evidence:
+        """See Attester."""
+        self.count += 1
+        body = self._platform.td_report(report_data, td15=self._td15, **self._report)
+        return Evidence("tdx-dcap", self._platform.quote(body, self._version))
+
+
 class World:
     """One simulated platform and its PCCS."""
 
@@ -129,6 +154,10 @@ class World:
     def attester(self, mrenclave: bytes = MRENCLAVE, **report: Any) -> PlatformAttester:
         """Evidence of an enclave with this measurement."""
         return PlatformAttester(self.platform, mrenclave, **report)
+
+    def td_attester(self, *, version: int = 4, td15: bool = False, **report: Any) -> TrustDomainAttester:
+        """Evidence of TRUST_DOMAIN, with these fields of its report changed."""
+        return TrustDomainAttester(self.platform, version=version, td15=td15, **report)
 
 
 class OwnerProcess:
@@ -202,7 +231,18 @@ class OwnerProcess:
 
     def allow(self, name: str = "app", *, mrenclave: bytes = MRENCLAVE, **grants: str | list[str]) -> None:
         """`clf server allow`, with keyword arguments as its options (underscores as dashes)."""
-        options: list[str] = ["--mrenclave", mrenclave.hex(), "--platform", "any"]
+        self._allow(name, ["--mrenclave", mrenclave.hex()], **grants)
+
+    def allow_td(
+        self, name: str = "app", *, identity: dict[str, bytes] | None = None, **grants: str | list[str]
+    ) -> None:
+        """The same for a trust domain, TRUST_DOMAIN unless told."""
+        values = TRUST_DOMAIN if identity is None else identity
+        options = [item for field, value in values.items() for item in (f"--{field.replace('_', '-')}", value.hex())]
+        self._allow(name, options, **grants)
+
+    def _allow(self, name: str, identity: list[str], **grants: str | list[str]) -> None:
+        options = [*identity, "--platform", "any"]
         grants.setdefault("max_runs", "unlimited")
         grants.setdefault("max_bytes", "unlimited")
         for key, value in grants.items():

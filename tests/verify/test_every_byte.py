@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real evidence and genuine collateral, changed one byte at a time: refused, or it says exactly the same.
 
-The long form changes every byte by both masks (`make exhaustive`); what runs always takes every seventeenth, other ones for
-each mask and part.
+The long form changes every byte by both masks (`make exhaustive`); what runs always takes every seventeenth, other ones
+for each mask and part.
 """
 
 from __future__ import annotations
