@@ -170,6 +170,15 @@ class Collateral:
             raise malformed(f"issuer chain: {error.message}") from None
 
 
+_ROOTS: Final = {
+    "evidence_simulated": "comes from a simulated platform, and only Intel's root is trusted here",
+    "evidence_not_simulated": "comes from Intel, and only a simulated platform's root is trusted here",
+    "simulation_root_other": "comes from another simulated platform than the one whose root is trusted here",
+    "root_unknown": "ends at a root that nobody here knows",
+}
+"""Chains are checked for evidence, too, so what is said of a root there must be said of collateral."""
+
+
 def check_signers(collateral: Collateral, trust: TrustRoot, now: float) -> None:
     """Only the TCB signing certificate, issued by the trusted root itself, may sign TCB info and QE identity.
 
@@ -180,8 +189,14 @@ def check_signers(collateral: Collateral, trust: TrustRoot, now: float) -> None:
         try:
             check_chain(chain, 2, trust, now)
         except ChainError as error:
-            code = "collateral_expired" if error.code == "certificate_expired" else "collateral_signer"
-            raise CollateralError(f"the {what}'s signer: {error.message}", code=code, remedy=error.remedy) from None
+            if error.code == "certificate_expired":
+                raise CollateralError(f"the {what}'s signer: {error.message}", code="collateral_expired") from None
+            said = _ROOTS.get(error.code)
+            raise CollateralError(
+                f"the {what} {said}" if said else f"the {what}'s signer: {error.message}",
+                code="collateral_signer",
+                remedy="fetch it from Intel, or a PCCS that you trust, for the platforms that you trust",
+            ) from None
         name = common_name(chain[0].subject)  # was read by check_chain before
         if not name.endswith(SIGNER_NAME):
             raise CollateralError(
