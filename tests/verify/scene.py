@@ -58,6 +58,29 @@ def scene(report: dict[str, Any] | None = None, **platform: Any) -> Scene:
     return Scene(quote, machine.collateral(), TrustRoot.simulation(machine.root_der))
 
 
+FORMS: dict[str, dict[str, Any]] = {
+    "sgx": {},
+    "tdx 4": {"version": 4},
+    "tdx 5": {"version": 5},
+    "tdx 5, TD 1.5": {"version": 5, "td15": True},
+}
+"""Every kind of quote that is verified."""
+
+
+def any_scene(form: str, report: dict[str, Any] | None = None, **platform: Any) -> Scene:
+    """A scene with a quote of one of FORMS; `report` has fields of its report body."""
+    if form == "sgx":
+        return scene(report, **platform)
+    return td_scene(report, **FORMS[form], **platform)
+
+
+def td_scene(report: dict[str, Any] | None = None, *, version: int = 4, td15: bool = False, **platform: Any) -> Scene:
+    """A scene of a trust domain; `report` has fields of `clf.simulator.tdx.td_report`."""
+    machine = SimulatedPlatform(SEED, NOW, **platform)
+    quote = machine.quote(machine.td_report(REPORT_DATA, td15=td15, **(report or {})), version)
+    return Scene(quote, machine.collateral("tdx"), TrustRoot.simulation(machine.root_der))
+
+
 @dataclasses.dataclass(frozen=True)
 class RealQuote:
     """One entry of the manifest of real quotes."""
