@@ -17,11 +17,15 @@ _Json = Annotated[bool, typer.Option("--json", help="One JSON object, for progra
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
-    attest = typer.Typer(no_args_is_help=True, help="Evidence: what this machine and process can produce.")
+    attest = typer.Typer(
+        no_args_is_help=True,
+        help="Evidence: what this machine and process can produce.",
+        epilog="Example: clf attest doctor",
+    )
 
     @attest.callback()
-    def group() -> None:
-        """Evidence: what this machine and process can produce."""
+    def group() -> None:  # makes it a group of commands, though it has one
+        pass
 
     attest.command("doctor")(doctor)
     app.add_typer(attest, name="attest")
