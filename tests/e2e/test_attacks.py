@@ -205,7 +205,7 @@ def test_another_platform_than_the_owner_trusts(clinic: OwnerProcess, tmp_path: 
     other = PlatformAttester(load_or_create(tmp_path / "platform"))
     with impatient(clinic, attester=other) as owner, pytest.raises(clf.TransferError) as refused:
         owner.read_bytes("patients.csv")
-    assert refused.value.code == EVIDENCE
+    assert refused.value.code == "evidence_not_simulated"
     entry = denial(clinic, refused.value)
     assert entry["step"].startswith("7")
     assert "another simulated platform" in entry["reason"]

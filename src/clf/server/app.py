@@ -8,6 +8,7 @@ which block and therefore run in threads.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -296,6 +297,8 @@ def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> R
 
     route = Route(path, chosen, methods=list(handlers))
     route.methods = set(handlers)
+    # Starlette ends its pattern with `$`, which a line feed after the path matches, too.
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
     return route
 
 

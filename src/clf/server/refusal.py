@@ -76,8 +76,11 @@ def refusal_of(error: Exception, *, step: str) -> Refusal:
     )
 
 
-_OWN = {"storage_unwritable": "internal"}
-"""Codes that the protocol does not have: they are about the owner's machine, and say nothing about a file."""
+_OWN = {
+    "storage_unwritable": "internal",  # says nothing about a file, and would read like `no_such_file`
+    "simulation_root_other": "evidence_not_simulated",  # not the simulated platform that this owner accepts
+}
+"""Codes that the protocol does not have, and what a client is told instead; the owner's log has them."""
 
 
 def _default_code(error: ClfError) -> str:
