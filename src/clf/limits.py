@@ -194,8 +194,8 @@ READ_AHEAD_FIRST_BYTES: Final = 64 * KIB
 READ_AHEAD_MOST_BYTES: Final = 8 * MIB
 """Read-ahead doubles while reads follow each other; it is what one open file may hold in memory."""
 UPLOAD_PART_BYTES: Final = 8 * MIB
-UPLOAD_PART_LEAST_BYTES: Final = 64 * KIB
-"""Parts are halved down to this when connections keep being cut."""
+UPLOAD_PART_LEAST_BYTES: Final = 16 * KIB
+"""Parts are halved down to this when connections keep being cut, or an owner takes no larger ones."""
 
 # --- evidence from real platforms --------------------------------------------------------------------
 TSM_NAMES_COUNT: Final = 8

@@ -146,6 +146,14 @@ def test_one_part(sizes: OwnerProcess) -> None:
     assert transfer.put(0, os.urandom(16 * limits.KIB)).status == 200
 
 
+def test_the_client_finds_how_long_parts_may_be(sizes: OwnerProcess) -> None:
+    """An owner's smaller parts cost a client some tries, not the result."""
+    content = os.urandom(20_000)
+    with sizes.connect() as owner, owner.create("edge/found") as writer:
+        writer.write(content)
+    assert (sizes.results / "edge/found").read_bytes() == content
+
+
 def test_a_part_says_its_length(sizes: OwnerProcess) -> None:
     """A body that is shorter or longer than the part that was announced is refused, and stores nothing."""
     transfer = Hand(sizes).open("write", "edge/length")

@@ -86,6 +86,15 @@ def test_open_transfers_are_bounded_in_all_and_by_run(store: StateStore) -> None
     store.reserve(row("c", run=3), None, None, 2, max_open_of_run=1)
 
 
+def test_a_released_key_holds_no_place(store: StateStore) -> None:
+    """An app may ask for many keys in a run: nothing of them stays open but the stored answer."""
+    for number in range(5):
+        store.reserve(row(f"k{number}", action="key"), None, None, 1, max_open_of_run=1)
+    store.reserve(row("a"), None, None, 1, max_open_of_run=1)
+    with pytest.raises(LimitReached):
+        store.reserve(row("b"), None, None, 1, max_open_of_run=1)
+
+
 def test_results_are_bounded_with_the_uploads_that_may_become_one(store: StateStore) -> None:
     """max_results counts open uploads and results not collected; reads do not count."""
     store.reserve(row("w1", action="write"), None, None, 99, max_results=1)

@@ -22,7 +22,7 @@ from clf.errors import IntegrityError, TransferError, WireError
 from clf.wire import paths
 from clf.wire.documents import ManifestEntry, decode_manifest
 from clf.wire.encoding import b64url
-from clf.wire.sealed import Context, Opener, sealed_size
+from clf.wire.sealed import CHUNK_BYTES, Context, Opener, sealed_size
 
 
 @dataclass
@@ -66,7 +66,7 @@ def fill_once(link: Link, transfer: Transfer, file: File, fill: Fill, attempts: 
     query.update(offset=offset, length=length, nonce=b64url(nonce))
     # After a cut, bytes are taken as they come, so that each try gets at least as far as whole chunks arrived.
     gentle = attempts.failures > 0
-    left = sealed_size(length)
+    left, held = sealed_size(length), b""
     where = transfer.url("/manifest" if index is None else "/content")
     with link.http.stream("GET", where, attempts=attempts, query=query, token=transfer.token) as body:
         while left > 0:
@@ -77,10 +77,13 @@ def fill_once(link: Link, transfer: Transfer, file: File, fill: Fill, attempts: 
             if left < 0:
                 raise IntegrityError("the answer is longer than what was asked for", code="too_large")
             plain = opener.update(data)
+            if opener.opened == length and plain:
+                plain, held = plain[:-CHUNK_BYTES], plain[-CHUNK_BYTES:]
             if plain:
                 fill.take(plain)
                 attempts.progress()
-        fill.take(opener.finalize())
+        # The bytes that complete the range count only with the message's short last chunk, which may hold none of them.
+        fill.take(held + opener.finalize())
         attempts.progress()
         if body.read():
             raise IntegrityError("the answer is longer than what was asked for", code="too_large")
@@ -197,8 +200,7 @@ def download(lease: Lease, file: File, fill: Fill) -> None:
         try:
             fill_once(lease.link, transfer, file, fill, attempts, index=index)
         except CutError as error:
-            if fill.left:
-                attempts.failed(error)
+            attempts.failed(error)
         except TransferError as error:
             _next_step(error, attempts)
             if advice(error) == "attest":
@@ -247,8 +249,7 @@ def _read_manifest(link: Link, transfer: Transfer, listing: File, fill: Fill, at
         try:
             fill_once(link, transfer, listing, fill, attempts, index=None)
         except CutError as error:
-            if fill.left:
-                attempts.failed(error)
+            attempts.failed(error)
         except TransferError as error:
             if advice(error) != "retry":
                 raise

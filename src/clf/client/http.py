@@ -198,7 +198,7 @@ class Http:
                 )
             answer = Body(response)
             try:
-                if not 200 <= response.status < 300:
+                if response.status not in _SUCCESS.get(method, (200,)):
                     raise _refusal(response, answer)
                 yield answer
             finally:
@@ -214,6 +214,10 @@ class Http:
         """One request and its whole small answer; options as for `stream`. Raises IntegrityError if it is longer."""
         with self.stream(method, path, **options) as body:
             return _whole(body, most)
+
+
+_SUCCESS = {"POST": (200, 201), "DELETE": (204,)}
+"""What the protocol's table gives for a success; any other status, 2xx or not, is somebody else's answer."""
 
 
 def _whole(body: Body, most: int) -> bytes:

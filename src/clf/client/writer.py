@@ -158,6 +158,10 @@ class Writer(Unpicklable, io.BufferedIOBase):
                 most = max(most // 2, limits.UPLOAD_PART_LEAST_BYTES)
                 attempts.failed(error)
             except TransferError as error:
+                if error.code == "too_large" and min(most, len(data) - at) > limits.UPLOAD_PART_LEAST_BYTES:
+                    # An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
+                    most = self._part_bytes = max(most // 2, limits.UPLOAD_PART_LEAST_BYTES)
+                    continue
                 if advice(error) == "attest" and self._durable == 0:
                     self._open_anew(error, attempts)
                     continue

@@ -38,7 +38,7 @@ class Limits(Strict):
     result_file_bytes: Bytes = limits.RESULT_FILE_BYTES
     results_total_bytes: Bytes = limits.RESULTS_TOTAL_BYTES
     results_count: Count = limits.RESULTS_COUNT
-    part_bytes: Annotated[int, Field(ge=16 * limits.KIB, le=limits.PART_BYTES)] = limits.PART_BYTES
+    part_bytes: Annotated[int, Field(ge=limits.UPLOAD_PART_LEAST_BYTES, le=limits.PART_BYTES)] = limits.PART_BYTES
     released_file_bytes: Bytes = limits.RELEASED_FILE_BYTES
     manifest_entries_count: Annotated[int, Field(ge=1, le=limits.MANIFEST_ENTRIES_COUNT)] = (
         limits.MANIFEST_ENTRIES_COUNT

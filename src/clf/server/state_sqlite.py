@@ -59,7 +59,8 @@ _NAMES: Final = ", ".join("grant_name" if name == "grant" else name for name in 
 # A manifest can have megabytes: rows are read at every step of a transfer, manifests through `manifest` alone.
 _SELECT: Final = f"SELECT {_NAMES.replace('manifest', 'NULL')} FROM transfers"  # noqa: S608 - constant names of our own
 _INSERT: Final = f"INSERT INTO transfers ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
-_OPEN: Final = "transfers WHERE state = 'open'"
+# A key is released with its grant: its row answers replays for a while, and holds no place.
+_OPEN: Final = "transfers WHERE state = 'open' AND action <> 'key'"
 _STORED: Final = (
     "SELECT (SELECT COALESCE(SUM(size), 0) FROM results WHERE collected IS NULL)"
     " + (SELECT COALESCE(SUM(received), 0) FROM transfers WHERE state = 'open')"
