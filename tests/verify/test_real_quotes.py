@@ -76,6 +76,19 @@ def test_real_quotes_without_genuine_collateral_are_refused() -> None:
     assert set(codes.values()) <= set(CODES)
 
 
+def test_no_collateral_makes_them_acceptable() -> None:
+    """... nor are they accepted with any of the genuine collateral that there is, at the time of that."""
+    expected = [quote for quote in real_quotes() if "expect" in quote.entry]
+    for quote in real_quotes(collateral=None):
+        report_data = bytes(64)
+        with contextlib.suppress(ClfError):
+            report_data = parse_quote(quote.raw).report_data
+        for other in expected:
+            now = float(other.entry["expect"]["now"])
+            case = Scene(quote.raw, other.collateral, TrustRoot.intel(), now, report_data)
+            assert case.code() in CODES
+
+
 def test_a_real_quote_survives_being_taken_apart() -> None:
     """The simulator's layout is the real one: a real quote, split and joined again, is the same bytes."""
     joined: Counter[tuple[str, int]] = Counter()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -21,6 +22,9 @@ from cryptography.x509.oid import NameOID
 
 from clf.errors import ClfError
 from clf.verify.trust import INTEL_ROOT_KEY_ID, SIMULATED_MARK, TrustRoot, key_id
+
+# `cryptography` warns of odd names in certificates. Whoever sends such a one must not write into a server's log.
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 SIGNER_NAME = "SGX TCB Signing"
 """What the common name of Intel's signer of TCB info and QE identity contains, as its own verifier demands."""

@@ -61,7 +61,7 @@ CODES: Final[dict[str, Code]] = {
         (1,), "too short for a quote, or longer than 16 KiB", "send the raw quote, neither encoded nor wrapped"
     ),
     "quote_unsupported": Code(
-        (2, 3, 12),
+        (2, 12),
         "neither SGX quote 3 nor TDX quote 4 or 5, no P-256 key, no PCK chain in it, or not Intel's quoting enclave",
         "configure the platform so that its quotes carry the PCK certificate chain (type 5)",
     ),
@@ -117,7 +117,7 @@ CODES: Final[dict[str, Code]] = {
     "certificate_expired": Code(
         (7, 12), "a certificate of the platform has ended, its root's included", "have the platform's operator renew it"
     ),
-    "certificate_not_yet_valid": Code((7, 10, 12), "a certificate begins later", _CLOCK),
+    "certificate_not_yet_valid": Code((7, 12), "a certificate begins later", _CLOCK),
     "certificate_revoked": Code(
         (12,),
         "Intel revoked a certificate of the platform or of its CA",
@@ -159,7 +159,7 @@ CODES: Final[dict[str, Code]] = {
         "TCB info for another provisioning certification enclave",
         "fetch collateral for the FMSPC that the evidence names",
     ),
-    "collateral_expired": Code((9, 10, 12), "past its next update, or a signer's certificate has ended", _REFRESH),
+    "collateral_expired": Code((9, 12), "past its next update, or a signer's certificate has ended", _REFRESH),
     "collateral_not_yet_valid": Code((9, 12), "issued in the future", _CLOCK),
     "collateral_signer": Code(
         (10,),

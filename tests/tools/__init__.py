@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes the generated parts of the documentation."""
