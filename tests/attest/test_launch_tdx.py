@@ -13,7 +13,7 @@ import pytest
 from clf.app.launch import choose, launch_tdx
 from clf.app.measure import measure
 from clf.attest.rtmr import expected_rtmr
-from clf.errors import AttesterError
+from clf.errors import AttesterError, ConfigError
 from tests.attest.conftest import Mount
 from tests.attest.fuse import Folder
 from tests.attest.kernel import Rtmr, Tsm
@@ -105,7 +105,10 @@ def test_where_it_cannot_be_measured_it_does_not_start(domain: TrustDomain, call
 def test_a_wrong_app_leaves_the_register_alone(domain: TrustDomain) -> None:
     """An app that cannot be measured does not use up the boot's one extension."""
     (domain.app / "clf.toml").write_text(TOML.replace("app.py", "other.py"))
-    with pytest.raises(Exception, match=r"other\.py"):
+    with pytest.raises(ConfigError, match=r"other\.py"):
+        domain.run()
+    (domain.app / "clf.toml").write_text(TOML.replace('"python3"', '"no-such-program"'))
+    with pytest.raises(ConfigError, match="no-such-program"):
         domain.run()
     assert domain.register.writes == []
 

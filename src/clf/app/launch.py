@@ -105,9 +105,11 @@ def launch_tdx(
         folder.mkdir(mode=0o700)
         (private / "tmp").mkdir(mode=0o700)
         measured = measure(app, copy_to=folder)
+        values = _environment(measured, private, None, environment)
+        _program(measured, values)  # what cannot start must not use up the one extension of this boot
         how = rtmr.measure_app(measured.mrenclave, register)
         measured_as(rtmr.expected_rtmr(measured.mrenclave), how)
-        return _run(measured, folder, _environment(measured, private, None, environment))
+        return _run(measured, folder, values)
 
 
 def _quote(platform: SimulatedPlatform, measured: Measurement, report_data: bytes) -> bytes:
@@ -140,16 +142,21 @@ def _private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _program(measured: Measurement, environment: dict[str, str]) -> str:
+    program = measured.config.app.command[0]
+    if "/" in program:
+        return program
+    found = shutil.which(program, path=environment["PATH"])
+    if found is None:
+        raise ConfigError(
+            f"there is no program {program!r}", field="app.command", remedy="install it, or name a measured file"
+        )
+    return found
+
+
 def _run(measured: Measurement, folder: Path, environment: dict[str, str]) -> int:
     command = measured.config.app.command
-    program = command[0]
-    if "/" not in program:
-        found = shutil.which(program, path=environment["PATH"])
-        if found is None:
-            raise ConfigError(
-                f"there is no program {program!r}", field="app.command", remedy="install it, or name a measured file"
-            )
-        program = found
+    program = _program(measured, environment)
     with _forwarding() as started:
         try:
             # A session of its own: signals reach the app through us alone, and whatever it started ends with it.

@@ -164,7 +164,10 @@ def _print(found: Examination, right: Measurement | None) -> None:
         if not config.owner:
             print("  none: this app can talk to nobody")
     if right is not None:
+        from clf.attest.rtmr import expected_rtmr
+
         print(f"\nmrenclave     {right.mrenclave.hex()}")
+        print(f"rtmr3 on TDX  {expected_rtmr(right.mrenclave).hex()}")
     for error in found.mistakes:
         print(f"\nmistake       {error.message}")
         if error.remedy:
