@@ -77,6 +77,8 @@ def test_the_policy_digest_is_that_of_the_files_bytes() -> None:
         ("{ pcs = true }", '{ pccs = "ftp://x" }', "attestation.collateral.pccs"),
         ("{ pcs = true }", '{ pccs = "https://user@x" }', "attestation.collateral.pccs"),
         ("{ pcs = true }", '{ url = "https://x" }', "attestation.collateral.url"),
+        ("{ pcs = true }", '{ folder = "x", update = "early" }', "attestation.collateral.update"),
+        ("{ pcs = true }", '{ pcs = true, update = "late" }', "attestation.collateral.update"),
         ("max_age_hours = 24", "max_age_hours = 0", "attestation.max_age_hours"),
         ("max_age_hours = 24\n", "", "attestation.max_age_hours"),
         ("min_tcb_evaluation_number = 17\n", "", "attestation.min_tcb_evaluation_number"),

@@ -31,9 +31,10 @@ def collateral_source(config: ServerConfig) -> CollateralSource:
     """Where collateral comes from."""
     if config.collateral.kind == "folder":
         return FolderSource(Path(config.collateral.location))
+    update, seconds = config.collateral.update, config.limits.collateral_fetch_seconds
     if config.collateral.kind == "pcs":
-        return PccsSource.intel(total_seconds=config.limits.collateral_fetch_seconds)
-    return PccsSource(config.collateral.location, total_seconds=config.limits.collateral_fetch_seconds)
+        return PccsSource.intel(update=update, total_seconds=seconds)
+    return PccsSource(config.collateral.location, update=update, total_seconds=seconds)
 
 
 def collateral_store(config: ServerConfig) -> CollateralStore | None:

@@ -47,10 +47,14 @@ class Address:
 
 @dataclass(frozen=True)
 class Collateral:
-    """Where endorsements come from: `location` is a PCCS's URL, a folder's path, or empty for Intel's PCS."""
+    """Where endorsements come from: `location` is a PCCS's URL, a folder's path, or empty for Intel's PCS.
+
+    `update` is the channel that is asked for; what a folder holds was fetched from one or the other.
+    """
 
     kind: Literal["pccs", "pcs", "folder"]
     location: str = ""
+    update: Literal["standard", "early"] = "standard"
 
 
 @dataclass(frozen=True)
@@ -271,9 +275,17 @@ def _collateral(source: model.CollateralSource, folder: Path, lines: Lines) -> C
                 remedy="write it like https://pccs.example:8081 (without user, query or fragment)",
                 value=source.pccs,
             )
-        return Collateral("pccs", source.pccs.rstrip("/"))
+        return Collateral("pccs", source.pccs.rstrip("/"), source.update or "standard")
     if source.folder is not None:
+        if source.update is not None:
+            raise at(
+                lines,
+                (*place, "update"),
+                FILE_NAME,
+                "stands beside a folder, whose bundles were fetched from one channel or the other",
+                remedy="remove it; clf collateral fetch --update chooses the channel",
+            )
         if not source.folder or "\0" in source.folder:
             raise at(lines, (*place, "folder"), FILE_NAME, "is empty", remedy="name the folder")
         return Collateral("folder", str(folder / source.folder))
-    return Collateral("pcs")
+    return Collateral("pcs", update=source.update or "standard")

@@ -71,11 +71,12 @@ class Server(Strict):
 
 
 class CollateralSource(Strict):
-    """attestation.collateral: exactly one of the three."""
+    """attestation.collateral: exactly one of the first three; `update` is Intel's channel of TCB evaluations."""
 
     pccs: str | None = None
     pcs: Literal[True] | None = None
     folder: str | None = None
+    update: Literal["standard", "early"] | None = None
 
 
 class Attestation(Strict):

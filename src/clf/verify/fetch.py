@@ -49,7 +49,7 @@ class PccsSource:
 
     `ca_file` pins the CA of an HTTPS PCCS, which usually has a certificate of its own. `root_crl_url` is where the
     root's CRL is if the service has no `rootcacrl`, as Intel's has not. `update` is Intel's channel: "early" has a new
-    TCB evaluation set when it is published, "standard" months later, when platforms had time to follow.
+    TCB evaluation set when it is published, "standard" later, when platforms had time to follow.
     `total_seconds` bounds one whole fetch.
     """
 
