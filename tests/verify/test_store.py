@@ -198,6 +198,9 @@ def test_processes_share_one_refresh(tmp_path: Path) -> None:
     for cache in caches:
         cache.tick()
     assert rig.fetches == 3
+    rig.now += limits.COLLATERAL_BACKOFF_SECONDS / 2
+    rig.make().tick()  # a process that was just started waits, too
+    assert rig.fetches == 3
     assert all(cache.counts.asked == 2 for cache in caches)
 
 
