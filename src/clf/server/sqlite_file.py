@@ -74,6 +74,9 @@ class SqliteFile:
                         f"the {self._what} in {self.path} is damaged: {found[0]}", remedy="restore it from a backup"
                     )
                 yield
+            except BaseException:
+                self.close()  # nobody will use what could not be opened
+                raise
             finally:
                 os.close(lock)
 
@@ -129,10 +132,14 @@ class SqliteFile:
                 self.path, timeout=limits.STATE_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             handle = _Handle(connection)
-            if str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]).lower() != "wal":
-                raise StateError(f"no write-ahead log is possible beside {self.path}", remedy="use a local disk")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA trusted_schema=OFF")
+            try:
+                if str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]).lower() != "wal":
+                    raise StateError(f"no write-ahead log is possible beside {self.path}", remedy="use a local disk")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("PRAGMA trusted_schema=OFF")
+            except BaseException:
+                handle.close()
+                raise
             self._local.handle = handle
             self._handles.add(handle)
         return handle.connection
