@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from clf.errors import ConfigError
@@ -201,6 +201,11 @@ def _decision(owner: ServerConfig, report: Report, moment: float) -> dict[str, A
 
 
 # --- what is shown -------------------------------------------------------------------------------
+
+
+def escape(text: str) -> str:
+    """Text that strangers wrote, for a terminal: neither markup nor control characters."""
+    return escape_markup("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 def _console() -> Console:

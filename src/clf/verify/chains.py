@@ -23,8 +23,8 @@ from cryptography.x509.oid import NameOID
 from clf.errors import ClfError
 from clf.verify.trust import INTEL_ROOT_KEY_ID, SIMULATED_MARK, TrustRoot, key_id
 
-# `cryptography` warns of odd names in certificates. Whoever sends such a one must not write into a server's log.
-warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
+# `cryptography` warns of odd names and numbers in certificates: who sends them must not write into a server's log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"clf\.verify\.")
 
 SIGNER_NAME = "SGX TCB Signing"
 """What the common name of Intel's signer of TCB info and QE identity contains, as its own verifier demands."""

@@ -143,7 +143,9 @@ def explain(sentence: str) -> ClfError:
     """The error for one of the library's sentences."""
     known = ((code, whose) for words, code, whose in _TABLE if words in sentence)
     code, whose = next(known, ("verifier_unknown", "evidence"))
+    # A sentence may quote what a stranger wrote: it must not drive a terminal or forge a line of a log.
     text = " ".join(sentence.removeprefix("Verification failed: ").split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     remedy = CODES[code].remedy
     if whose == "collateral":
         return CollateralError(text, step=STEP, code=code, remedy=remedy)
