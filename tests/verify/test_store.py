@@ -182,6 +182,20 @@ def test_a_failing_refresh_backs_off_and_is_told_once(tmp_path: Path) -> None:
     assert rig.codes()[-1] == "ok!"
 
 
+def test_a_folder_that_is_wrong_is_read_again_soon(tmp_path: Path) -> None:
+    """Without a store, too, a failing source is not asked at every turn; but an owner who repairs a folder waits for a
+    minute, not for an hour.
+    """
+    rig = Disk(tmp_path)
+    cache = rig.make(store=None, refresh_seconds=limits.COLLATERAL_FOLDER_SECONDS)
+    cache.get(*rig.key)
+    rig.reply = DOWN
+    for _ in range(20):
+        rig.now += limits.COLLATERAL_TICK_SECONDS
+        cache.tick()
+    assert rig.fetches == 1 + 20 * limits.COLLATERAL_TICK_SECONDS // limits.COLLATERAL_FOLDER_SECONDS
+
+
 def test_processes_share_one_refresh(tmp_path: Path) -> None:
     """What one process fetched, failed to fetch or imported is what the others use."""
     rig = Disk(tmp_path)
