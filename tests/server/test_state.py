@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,9 +37,10 @@ def row(name: str, *, run: int = 1, charged: int = 0, action: str = "read", **mo
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> StateStore:
+def store(tmp_path: Path) -> Iterator[StateStore]:
     """A new store."""
-    return StateStore.open(tmp_path / "state.db", "simulation")
+    with contextlib.closing(StateStore.open(tmp_path / "state.db", "simulation")) as made:
+        yield made
 
 
 def test_a_replay_gets_the_stored_answer_and_is_charged_once(store: StateStore) -> None:
@@ -252,6 +255,7 @@ def test_all_of_it_is_there_after_reopening(tmp_path: Path) -> None:
     second = StateStore.open(path, "intel")
     assert (second.get("a"), second.usage("g"), second.results(), second.usages()) == seen
     assert second.policy_generation() == 1
+    second.close()
 
 
 def test_state_made_under_one_trust_root_is_refused_under_the_other(tmp_path: Path) -> None:
