@@ -62,7 +62,8 @@ def table(results: list[Result]) -> Table:
         goal = "-"
         if result.goal is not None:
             sign = "<=" if result.better == "lower" else ">="
-            goal = f"{sign} {result.goal} {'met' if result.met else 'missed'}"
+            over = f" {result.unit} more" if result.goal_on == "difference" else ""
+            goal = f"{sign} {result.goal}{over} {'met' if result.met else 'missed'}"
         made.add_row(
             result.name,
             result.what,

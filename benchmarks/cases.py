@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import socket
 import ssl
@@ -22,10 +23,19 @@ import dcap_qvl
 from benchmarks import plain
 from benchmarks.harness import Result, in_turn, median, spread
 from clf import limits
+from clf.simulator.platform import SimulatedPlatform
+from clf.verify.collateral import Collateral
+from clf.verify.envelope import unwrap
+from clf.verify.report import examine
+from clf.verify.trust import TrustRoot
+from tests.shared import ROOT
 from tests.world import MRENCLAVE, MRSIGNER, OwnerProcess, free_port, wait_until
 
 READ32_ROUNDS: Final = 60
 BULK_ROUNDS: Final = 5
+VERIFY_ROUNDS: Final = 15
+VERIFY_COUNT: Final = 20
+"""Verifications of one round: a single one is too short to measure."""
 GET_BYTES: Final = 256 * limits.MIB
 PUT_BYTES: Final = 64 * limits.MIB
 MIB: Final = float(limits.MIB)
@@ -235,4 +245,58 @@ def _throughput(
     )
 
 
-CASES: Final = {"read32": read32, "get": get, "put": put}
+def verify(_bench: Bench) -> Result:
+    """`clf quote verify` inside the process: a real quote's file and its bundle to a whole report, verdicts included.
+
+    The reference is dcap-qvl alone, with everything parsed beforehand. Where the real quotes are not at hand, a
+    simulated one takes their place.
+    """
+    quote, bundle, trust, now, real = _evidence()
+    endorsements = dcap_qvl.QuoteCollateralV3.from_json(bundle)
+    verifier = dcap_qvl.QuoteVerifier(trust.root_der)
+    policy = dcap_qvl.QuotePolicy.claims_only(int(now))
+
+    def ours() -> None:
+        for _ in range(VERIFY_COUNT):
+            report = examine(unwrap(quote), trust, now, lambda _checked: Collateral.from_json(bundle))
+            if not report.ok:
+                raise AssertionError(report.refusal)
+
+    def reference() -> None:
+        for _ in range(VERIFY_COUNT):
+            verifier.verify_with_policy(quote, endorsements, int(now), policy)
+
+    mine, theirs = in_turn(
+        lambda: 1000 * _seconds(ours) / VERIFY_COUNT,
+        lambda: 1000 * _seconds(reference) / VERIFY_COUNT,
+        rounds=VERIFY_ROUNDS,
+    )
+    return Result(
+        name="verify",
+        what=f"clf quote verify, in the process, on a {'real' if real else 'simulated'} SGX quote",
+        reference_is="dcap-qvl alone",
+        ours=median(mine),
+        spread=spread(mine),
+        reference=median(theirs),
+        unit="ms",
+        better="lower",
+        goal=5.0,
+        goal_on="difference",
+    )
+
+
+def _evidence() -> tuple[bytes, str, TrustRoot, float, bool]:
+    """Quote, bundle, trust root, time, and whether they are real."""
+    folder = Path(os.environ.get("CLF_SHARED", ROOT.parent / "shared")) / "quotes"
+    if (folder / "manifest.json").exists():
+        entries = json.loads((folder / "manifest.json").read_bytes())
+        entry = next(entry for entry in entries if entry["tee"] == "sgx" and entry["role"] == "verifies")
+        bundle = (folder / entry["collateral"]).read_text()
+        return (folder / entry["file"]).read_bytes(), bundle, TrustRoot.intel(), float(entry["expect"]["now"]), True
+    now = time.time()
+    machine = SimulatedPlatform(b"the seed of the benchmark", now)
+    quote = machine.quote(machine.report(MRENCLAVE, MRSIGNER, bytes(64)))
+    return quote, machine.collateral().to_json(), TrustRoot.simulation(machine.root_der), now, False
+
+
+CASES: Final = {"verify": verify, "read32": read32, "get": get, "put": put}

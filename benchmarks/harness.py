@@ -15,7 +15,8 @@ Measure = Callable[[], float]
 class Result:
     """One comparison: medians of both sides in `unit`, and the spread of ours (half the distance of the quartiles).
 
-    `goal` is what the ratio must reach; `better` says whether that is a bound from above or from below.
+    `goal` is what the ratio must reach, or with `goal_on` the difference of both in `unit`; `better` says whether that
+    is a bound from above or from below.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Result:
     unit: str
     better: Literal["lower", "higher"]
     goal: float | None = None
+    goal_on: Literal["ratio", "difference"] = "ratio"
 
     @property
     def ratio(self) -> float:
@@ -38,7 +40,8 @@ class Result:
         """Whether the goal is reached; None where there is none."""
         if self.goal is None:
             return None
-        return self.ratio <= self.goal if self.better == "lower" else self.ratio >= self.goal
+        found = self.ratio if self.goal_on == "ratio" else self.ours - self.reference
+        return found <= self.goal if self.better == "lower" else found >= self.goal
 
     def to_dict(self) -> dict[str, object]:
         """As in build/bench.json."""
@@ -49,7 +52,7 @@ class Result:
             "ratio": self.ratio,
             "unit": self.unit,
             "goal": self.goal,
-            "goal_on": "ratio",
+            "goal_on": self.goal_on,
             "met": self.met,
             "spread": self.spread,
             "better": self.better,

@@ -89,7 +89,10 @@ class Report:
 
 def describe(envelope: Envelope) -> dict[str, Any]:
     """What a quote says of itself, unverified, as a JSON-ready dictionary. Raises AppraisalError if it says nothing."""
-    parsed = parse_quote(envelope.quote)
+    return _describe(envelope, parse_quote(envelope.quote))
+
+
+def _describe(envelope: Envelope, parsed: ParsedQuote) -> dict[str, Any]:
     identity = parsed.sgx or parsed.tdx
     assert identity is not None  # noqa: S101 - one of the two, by construction
     certificate = envelope.certificate
@@ -125,7 +128,7 @@ def examine(
     """
     trail, collateral, claims = Trail(), None, None
     quote: dict[str, Any] = {"form": envelope.form, "size": len(envelope.quote)}
-    windows: list[Window] = []
+    parsed: ParsedQuote | None = None
     expected = report_data
     if expected is None and envelope.certificate is not None:
         expected = envelope.certificate.report_data
@@ -133,7 +136,7 @@ def examine(
         with trail.at(1, 2, 3):
             parsed = parse_quote(envelope.quote)
         trail = Trail()
-        quote, windows = describe(envelope), _windows(parsed, None)
+        quote = _describe(envelope, parsed)
         stated = parsed.report_data if expected is None else expected
         checked = precheck(envelope.quote, stated, trust, now, trail)
         try:
@@ -141,11 +144,11 @@ def examine(
         except ClfError as error:
             trail.refused = (8, error)
             raise
-        windows = _windows(parsed, collateral)
         claims = appraise(checked, collateral, now, MemoryMarks(), trail)
     except ClfError:
         if trail.refused is None:  # a defect: every step notes its refusal
             raise
+    windows = [] if parsed is None else _windows(parsed, collateral)
     return Report(quote, _findings(trail, compared=expected is not None), windows, claims)
 
 
