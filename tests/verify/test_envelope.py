@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 from cryptography import x509
@@ -155,6 +156,7 @@ _PUBKEY = make.tstr("pubkey-hash")
         b"\xb8\x01" + _PUBKEY + make.bstr(_HASH),
         make.claims() + b"\0",
     ],
+    ids=count(),  # the bytes hold a fresh key's hash, and names must be the same in every test process
 )
 def test_claims_that_bind_no_key(buffer: bytes) -> None:
     """`pubkey-hash` must stand there exactly once, in the one form it has: else the quote is bound to nothing."""
