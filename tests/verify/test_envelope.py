@@ -88,6 +88,7 @@ def test_real_quotes_in_each_text_form() -> None:
         SimulatedPlatform(SEED, NOW).root_der,
         bytes(limits.EVIDENCE_FILE_BYTES + 1),
     ],
+    ids=count(),
 )
 def test_what_is_no_quote(data: bytes) -> None:
     """Anything else is refused by one code."""
@@ -174,6 +175,7 @@ def test_claims_that_bind_no_key(buffer: bytes) -> None:
         make.head(6, 60000) + make.head(4, 3) + make.bstr(QUOTE) + make.bstr(make.claims()) + make.bstr(b""),
         make.head(6, 60000) + make.head(4, 2) + make.tstr("quote") + make.bstr(make.claims()),
     ],
+    ids=["other tag", "no tag", "one part", "three parts", "text"],
 )
 def test_evidence_of_another_shape(value: bytes) -> None:
     """Another tag, no tag, or another list than a quote and its claims."""
