@@ -47,8 +47,8 @@ def tstr(text: str) -> bytes:
 
 @functools.cache
 def key(curve: str = "P-384") -> ec.EllipticCurvePrivateKey:
-    """The enclave's TLS key."""
-    return ec.generate_private_key(ec.SECP384R1() if curve == "P-384" else ec.SECP256R1())
+    """The enclave's TLS key; always the same, so that tests have the same names in every process."""
+    return ec.derive_private_key(0xC1F, ec.SECP384R1() if curve == "P-384" else ec.SECP256R1())
 
 
 def spki(owner: ec.EllipticCurvePrivateKey | None = None) -> bytes:
@@ -115,7 +115,7 @@ def ratls_certificate(
         spki(),
         der(0xA3, der(0x30, *listed)),
     )
-    signature = key().sign(body, ec.ECDSA(hashes.SHA256()))
+    signature = key().sign(body, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     certificate = der(0x30, body, algorithm, der(0x03, b"\0", signature))
     if not pem:
         return certificate

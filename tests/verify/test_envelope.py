@@ -225,11 +225,12 @@ _numbers = st.integers(-(1 << 64), (1 << 64) - 1)
 _leaves = st.one_of(_numbers, st.binary(max_size=40), st.text(max_size=20), st.booleans(), st.none())
 
 
-def _within(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
-    return st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3))
+_values: st.SearchStrategy[object] = st.deferred(
+    lambda: _leaves | st.lists(_values, max_size=3) | st.dictionaries(st.text(max_size=5), _values, max_size=3)
+)
 
 
-@given(st.recursive(_leaves, _within, max_leaves=8))
+@given(_values)
 @settings(max_examples=200, deadline=None)
 def test_cbor_is_read_back(value: object) -> None:
     """What is written in the shortest form is read as it was."""
