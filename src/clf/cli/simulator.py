@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clf simulator`: a simulated SGX platform for development, and the PCCS that goes with it."""
+"""`clf simulator`: a simulated SGX and TDX platform for development, and the PCCS that goes with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
     simulator = typer.Typer(
         no_args_is_help=True,
-        help="A simulated SGX platform for development. It protects nothing.",
+        help="A simulated SGX and TDX platform for development. It protects nothing.",
         epilog="Example: clf simulator init ./platform",
     )
     simulator.command("init")(init)
