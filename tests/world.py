@@ -173,7 +173,9 @@ class OwnerProcess:
         trust: str = "simulation",
     ) -> None:
         self.world = world
-        self.folder = world.folder / name
+        # Test processes steal work from each other, so a module's fixture may be made a second time.
+        again = sum(1 for _ in world.folder.glob(f"{name}*"))
+        self.folder = world.folder / (f"{name}-{again}" if again else name)
         self.port = free_port()
         self.admin_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -737,6 +738,7 @@ def drip(hand: Hand, target: str, body: bytes) -> Answer:
 
 def test_collateral_that_does_not_come(impatient: OwnerProcess) -> None:
     """A PCCS that accepts and says nothing holds a transfer for collateral_fetch_seconds, not for the default 10 s."""
+    shutil.rmtree(impatient.folder / "state" / "collateral", ignore_errors=True)  # what another test fetched
     with behind_gate(impatient) as gate:
         hand = Hand(impatient)
         asked = hand.ask("read", "long")

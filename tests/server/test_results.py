@@ -236,10 +236,10 @@ def test_sweeping_keeps_what_is_open_and_what_is_in_use(results: ResultsFolder, 
 
 
 def test_the_fate_of_a_staging_file_follows_the_state() -> None:
-    """Open: kept. Committed or unknown: dropped, the result stays. Ended otherwise: its name is taken back."""
+    """Open: kept. Unknown: dropped. Committed: published where it is not yet. Ended otherwise: its name goes, too."""
     assert fate_of(row("t")) == Fate(keep=True)
     assert fate_of(None) == Fate(keep=False)
-    assert fate_of(row("t", state="committed")) == Fate(keep=False)
+    assert fate_of(row("t", state="committed", size=3)) == Fate(keep=False, publish=("a.csv", 3))
     for state in ENDED_STATES:
         assert fate_of(row("t", state=state)) == Fate(keep=False, withdraw="a.csv")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from clf import limits
-from clf.errors import StateError
+from clf.errors import StateError, StorageError
 from clf.server.state import ENDED_STATES, LimitReached, StateStore, Transfer, Usage
 
 
@@ -184,6 +184,40 @@ def test_a_commit_charges_once_and_keeps_its_first_receipt(store: StateStore) ->
     assert store.usage("g").bytes == 60
     (result,) = store.results()
     assert (result.path, result.size, result.sha256, result.receipt) == ("x", 60, "h", b"first")
+
+
+def commit(store: StateStore, name: str, path: str) -> Transfer | None:
+    """Commit 10 bytes."""
+    return store.commit(
+        name, path=path, size=10, sha256="0" * 64, receipt=b"receipt", grant="g", max_bytes=100, now=5.0
+    )
+
+
+def test_two_results_of_one_name_are_not_both_committed(store: StateStore) -> None:
+    """The second is refused and stays open, until the owner has taken the first away."""
+    for name in ("a", "b"):
+        store.reserve(row(name, action="write"), None, None, 5)
+    assert commit(store, "a", "out.csv") is not None
+    with pytest.raises(StorageError) as caught:
+        commit(store, "b", "out.csv")
+    assert caught.value.code == "result_exists"
+    assert store.usage("g").bytes == 10
+    store.mark_collected("a", 6.0)
+    assert commit(store, "b", "out.csv") is not None
+
+
+def test_a_commit_that_could_not_be_published_is_taken_back(store: StateStore) -> None:
+    """No result, no receipt, no bytes charged, and the transfer is closed for good."""
+    store.reserve(row("a", action="write"), None, None, 5)
+    before = store.usage("g")
+    commit(store, "a", "out.csv")
+    assert store.uncommit("a", "the name is taken", 6.0)
+    assert not store.uncommit("a", "again", 7.0)
+    found = store.get("a")
+    assert found is not None
+    assert (found.state, found.receipt, found.charged_bytes) == ("closed", None, 0)
+    assert (store.results(), store.usage("g")) == ([], before)
+    assert commit(store, "a", "out.csv") is None
 
 
 def test_what_is_idle_or_old_expires_once(store: StateStore) -> None:

@@ -13,6 +13,7 @@ import structlog
 from clf import __version__, limits
 from clf.server.results import Fate, fate_of
 from clf.server.services import Services
+from clf.server.uploads import is_collected
 
 SWEEP_SECONDS = 15.0
 SWEEP_LEAST_SECONDS = 0.5
@@ -41,7 +42,15 @@ def recover(services: Services) -> None:
             )
         return fate_of(row)
 
-    services.results.sweep(fate)
+    def refused(transfer_id: str) -> None:
+        """A crash came between commit and name, and then something else took the name: nobody ever got the receipt."""
+        row = services.state.get(transfer_id)
+        reason = "something else took the name after the commit, and before the result had it"
+        services.state.uncommit(transfer_id, reason, services.now())
+        facts = {"transfer": transfer_id, "path": row.path if row else None, "reason": reason}
+        services.record("commit_refused", facts)
+
+    services.results.sweep(fate, refused=refused)
 
 
 def finish(services: Services) -> None:
@@ -87,7 +96,7 @@ def sweep(services: Services) -> None:
         if row.action == "write":
             services.results.abandon(row.id, row.path)
     for result in services.state.results():
-        if result.collected is None and not services.results.exists(result.path):
+        if result.collected is None and is_collected(services, result):
             services.state.mark_collected(result.id, now)
     services.forget_sent({row.id for row in services.state.list_open()})
     services.state.purge(now - limits.STATE_KEPT_SECONDS)

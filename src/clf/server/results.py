@@ -8,16 +8,17 @@ How one result comes in, and what a crash after each step leaves (a crash: the p
 3. Under `lock`: cut to the durable offset, write the part, sync the file. Crash: bytes behind the durable offset, which
    nobody was told of; the next part cuts them off.
 4. Still locked: the state stores the new offset. Crash before: as 3. Crash after: the part counts, and is on the disk.
-5. For the commit, locked: check size and SHA-256 of what the file holds, then `publish`: sync the file, make the parent
-   folders and sync them, link the file to its name, sync that folder. Linking is atomic and fails if the name exists.
-   Crash before the link: nothing is visible. Crash after: the whole file is visible, has two names, and the transfer
-   is still open: the repeated commit finds its own file under the name and goes on. If the transfer ends otherwise,
-   `sweep` takes the name back, so that what was never committed does not stay.
-6. Still locked: the state stores commit and receipt, in one transaction, once. Crash after: the result is there and
-   counted; a repeated commit gets the same receipt.
-7. `discard` removes the staging name. Crash before: `sweep` does it. The result has its own name since 5.
+5. For the commit, locked: check size and SHA-256 of what the file holds, then `prepare`: sync the file, make the parent
+   folders and sync them, see that the name is free. Crash: nothing is visible, the transfer is still open.
+6. Still locked: the state stores commit and receipt, in one transaction, once. From here on it is a result. Crash
+   after: it is counted and not yet visible; `sweep` at the next start, or the repeated commit, goes on with 7.
+7. Still locked: `publish` links the file to its name and syncs that folder. Linking is atomic and fails if the name
+   exists: should the owner have put something there since 5, the state takes the commit back, and nobody has seen a
+   receipt. Crash after: the whole file is visible and has two names.
+8. `discard` removes the staging name. Crash before: `sweep` does it. The result has its own name since 7.
 
-A transfer that ends without a commit is given to `abandon`, which also takes back a name from step 5.
+So what is visible was committed, and what was committed becomes visible. A transfer that ends without a commit is given
+to `abandon`.
 
 A file with two names is never written again, so a published result cannot be changed by a late part.
 
@@ -28,9 +29,9 @@ A file with two names is never written again, so a published result cannot be ch
 
     with results.lock(id) as staged:
         staged.digest(size) == sha256
-        staged.publish(path, size)
-        if state.commit(id, ...) is None:                  # or raised LimitReached
-            staged.withdraw(path)
+        staged.prepare(path, size)
+        state.commit(id, ...)
+        staged.publish(path, size)                         # result_exists: state.uncommit(id, ...)
     results.discard(id)
 
 Left behind by every crash is at most one staging file for each open transfer, which `sweep` finds.
@@ -68,16 +69,24 @@ _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a staging file: kept, or removed after its published name `withdraw` (if any) was taken back."""
+    """What becomes of a staging file.
+
+    keep       it stays
+    withdraw   its published name, if it has one, is taken back before it goes
+    publish    path and size of a committed result: it gets its name before the staging file goes
+    """
 
     keep: bool
     withdraw: str | None = None
+    publish: tuple[str, int] | None = None
 
 
 def fate_of(row: Transfer | None) -> Fate:
     """The fate of the staging file of a transfer, by what the state says about it."""
-    if row is None or row.state == "committed":
+    if row is None:
         return Fate(keep=False)
+    if row.state == "committed":
+        return Fate(keep=False, publish=(row.path or "", row.size or 0))
     if row.state == "open":
         return Fate(keep=True)
     return Fate(keep=False, withdraw=row.path)
@@ -215,7 +224,7 @@ class ResultsFolder:
             sync_folder(staging)
             return True
 
-    def sweep(self, fate: Callable[[str], Fate]) -> list[str]:
+    def sweep(self, fate: Callable[[str], Fate], *, refused: Callable[[str], None] = lambda _id: None) -> list[str]:
         """Remove what no open transfer needs; returns the ids. Files that somebody works on are left alone.
 
         `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after the file was seen and locked. Since a
@@ -230,6 +239,8 @@ class ResultsFolder:
                     decided = fate(name)
                     if decided.keep:
                         continue
+                    if decided.publish is not None and not staged.is_published:
+                        self._publish_late(staged, decided.publish, name, refused)
                     if decided.withdraw is not None and staged.is_published:
                         staged.withdraw(decided.withdraw)
                     if self.discard(name):
@@ -238,6 +249,15 @@ class ResultsFolder:
                 if error.code not in ("writer_busy", "offset_conflict"):
                     raise
         return swept
+
+    @staticmethod
+    def _publish_late(staged: Staged, where: tuple[str, int], name: str, refused: Callable[[str], None]) -> None:
+        try:
+            staged.publish(*where)
+        except StorageError as error:
+            if error.code != "result_exists":
+                raise
+            refused(name)
 
     def check(self) -> None:
         """Try what publishing needs (write, sync, hard link), to find a wrong folder before a result is lost."""

@@ -63,6 +63,7 @@ class Staged:
         self._step = step
         self._start = -1
         self._end = -1
+        self._prepared: tuple[str, int] | None = None
 
     @property
     def size(self) -> int:
@@ -147,16 +148,28 @@ class Staged:
                 offset += count
         return found.digest()
 
+    def prepare(self, path: str, size: int) -> None:
+        """Everything about publishing that can fail, but for the name itself: nothing is visible yet.
+
+        The file has exactly its `size` durable bytes, its parent folders are there, the name is free. Raises
+        StorageError `result_exists` when the name, or a part of it, is taken by anything else.
+        """
+        self._cut(size)
+        with self._parent(path, make=True) as (parent, name), write_errors(path):
+            os.fsync(self._handle)
+            self._step("file-durable")
+            with suppress(FileNotFoundError):
+                self._check_own(os.stat(name, dir_fd=parent, follow_symlinks=False), path)
+        self._prepared = (path, size)
+
     def publish(self, path: str, size: int) -> None:
         """Give the file, exactly its `size` durable bytes, its name below the results folder. May be repeated.
 
         Raises StorageError `result_exists` when the name, or a part of it, is taken by anything else.
         """
-        self._cut(size)
-        with self._parent(path, make=True) as (parent, name):
-            with write_errors(path):
-                os.fsync(self._handle)
-            self._step("file-durable")
+        if self._prepared != (path, size):
+            self.prepare(path, size)
+        with self._parent(path, make=False) as (parent, name):
             with write_errors(path):
                 self._link(parent, name, path)
             self._step("linked")
@@ -177,9 +190,11 @@ class Staged:
             # A hard link fails if the name exists, atomically: a rename would replace it.
             os.link(self._id, name, src_dir_fd=self._staging, dst_dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if not os.path.samestat(there, os.fstat(self._handle)):
-                raise taken(path, f"{safe_open.kind_of(there.st_mode)} of this name exists") from None
+            self._check_own(os.stat(name, dir_fd=parent, follow_symlinks=False), path)
+
+    def _check_own(self, there: os.stat_result, path: str) -> None:
+        if not os.path.samestat(there, os.fstat(self._handle)):
+            raise taken(path, f"{safe_open.kind_of(there.st_mode)} of this name exists")
 
     def withdraw(self, path: str) -> bool:
         """Take back a name that `publish` gave but that was not committed. Touches nothing but this very file."""

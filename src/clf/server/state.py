@@ -202,7 +202,15 @@ class StateStore(abc.ABC):
         """Turn an open upload into a result and charge its bytes to the grant, once.
 
         A committed transfer is returned as it is, with the receipt of the first time. None: it is unknown or has ended
-        otherwise. `LimitReached("bytes")` leaves everything as it was.
+        otherwise. `LimitReached("bytes")` and `StorageError` `result_exists` (another result of this path is not yet
+        collected) leave everything as it was.
+        """
+
+    @abc.abstractmethod
+    def uncommit(self, transfer_id: str, reason: str, now: float) -> bool:
+        """Take back a commit whose name turned out to be taken, before anybody got the receipt; the transfer is closed.
+
+        The bytes are no longer charged. False: it was not committed.
         """
 
     @abc.abstractmethod

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clf import limits
-from clf.errors import StateError
+from clf.errors import StateError, StorageError
 from clf.server.sqlite_file import SqliteFile
 from clf.server.state import (
     ENDED_STATES,
@@ -226,6 +226,8 @@ class SqliteStateStore(StateStore):
                 return None
             if transfer.state == "committed":
                 return transfer
+            if _count(connection, "results WHERE collected IS NULL AND path = ?", path):
+                raise StorageError("a result of this name is there", reason=f"{path}: committed", code="result_exists")
             used = _usage(connection, grant)
             if max_bytes is not None and used.bytes + size > max_bytes:
                 raise LimitReached("bytes", max_bytes)
@@ -242,6 +244,21 @@ class SqliteStateStore(StateStore):
             )
             self._touched.pop(transfer_id, None)
             return _row_after(connection, transfer_id)
+
+    def uncommit(self, transfer_id: str, reason: str, now: float) -> bool:
+        with self._file.write() as connection:
+            row = connection.execute("SELECT grant_name, size FROM results WHERE id = ?", (transfer_id,)).fetchone()
+            if row is None:
+                return False
+            used = _usage(connection, row[0])
+            _charge(connection, row[0], Usage(used.runs, max(0, used.bytes - row[1])))
+            connection.execute("DELETE FROM results WHERE id = ?", (transfer_id,))
+            connection.execute(
+                "UPDATE transfers SET state = 'closed', reason = ?, receipt = NULL, touched = ?,"
+                " charged_bytes = charged_bytes - ? WHERE id = ?",
+                (reason, now, row[1], transfer_id),
+            )
+            return True
 
     def results(self) -> list[Result]:
         with self._file.read() as connection:
@@ -319,7 +336,7 @@ def _end(connection: sqlite3.Connection, transfer_id: str, state: TransferState,
     return done.rowcount == 1
 
 
-def _count(connection: sqlite3.Connection, where: str, *values: bytes) -> int:
+def _count(connection: sqlite3.Connection, where: str, *values: bytes | str) -> int:
     return int(connection.execute(f"SELECT COUNT(*) FROM {where}", values).fetchone()[0])  # noqa: S608
 
 

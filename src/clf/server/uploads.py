@@ -5,9 +5,9 @@ A part:    1 the transfer is a write            4 sealed chunks open, plain byte
            2 the offset follows what is durable 5 the staging file is synced
            3 size, quota and disk allow it      6 the durable offset advances, once, by compare and set
 
-A commit:  1 the sealed document opens          5 the staging file is linked into place, never over another
-           2 size and SHA-256 are those stored  6 the store turns the transfer into a result and charges its bytes, once
-           3 there is room for a result         7 the audit entry is on the disk
+A commit:  1 the sealed document opens          5 the store turns the transfer into a result and charges its bytes, once
+           2 size and SHA-256 are those stored  6 the staging file is linked into place, never over another
+           3 room and name are free             7 the audit entry is on the disk
            4 the receipt is signed              8 the staging name goes, the receipt leaves
 
 What a crash leaves after each step is written in `results.py`; a repeated commit, or the next start, finishes it.
@@ -24,12 +24,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from clf import limits
-from clf.errors import ClfError, IntegrityError, WireError
+from clf.errors import ClfError, IntegrityError, StorageError, WireError
 from clf.server.access import ENDED_CODES, Access
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
 from clf.server.staging import Staged
-from clf.server.state import LimitReached, Transfer
+from clf.server.state import LimitReached, Result, Transfer
 from clf.wire.documents import Commit, check_receipt, make_receipt
 from clf.wire.sealed import Context, Opener, open_sealed
 
@@ -180,29 +180,39 @@ class Uploads:
         context = Context(op="commit", id=row.id, path=found.path, nonce=nonce)
         document = Commit.decode(open_sealed(found.secret, context, body, most=limits.COMMIT_BODY_BYTES))
         facts.update(sha256=document.sha256, size=document.size)
-        if row.state == "committed":
+        if row.state == "committed" and not services.results.is_staged(row.id):
             return self._repeat(found, document, facts)
-        with self._tidy(row), services.results.lock(row.id) as staged:
-            fresh = services.state.get(row.id) or row
-            if fresh.state == "committed":
-                return self._repeat(found, document, facts)
-            self._check_content(staged, fresh, document)
-            receipt = make_receipt(
-                request=row.request,
-                path=found.path,
-                commit=document,
-                committed=int(services.now()),
-                identity=services.identity.key,
-            )
-            staged.publish(found.path, document.size)
-            try:
-                self._turn_into_result(fresh, document, receipt)
-            except Exception:
-                staged.withdraw(found.path)
+        try:
+            with self._tidy(row), services.results.lock(row.id) as staged:
+                fresh = services.state.get(row.id) or row
+                if fresh.state == "committed":  # a crash came before step 6 or 7, and the client asks again
+                    receipt = self._repeat(found, document, facts)
+                else:
+                    self._check_content(staged, fresh, document)
+                    staged.prepare(found.path, document.size)
+                    receipt = self._turn_into_result(fresh, document)
+                self._publish(staged, fresh, document)
+        except StorageError as error:
+            if error.code != "offset_conflict" or _current(services, found).state != "committed":
                 raise
-            self._finish(fresh, document)
+            return self._repeat(found, document, facts)  # another worker finished it meanwhile
         self.forget(row.id)
         return receipt
+
+    def _publish(self, staged: Staged, row: Transfer, document: Commit) -> None:
+        """Steps 6 to 8, under the lock; done again where a crash came between."""
+        services, path = self._services, row.path or ""
+        try:
+            staged.publish(path, document.size)
+        except StorageError as error:
+            if error.code == "result_exists":
+                services.state.uncommit(row.id, f"something else has the name {path}", services.now())
+            raise
+        inputs = [f"{item.owner}/{item.transfer}" for item in document.inputs]
+        entry = {**_row_facts(row), "bytes": document.size, "sha256": document.sha256, "inputs": inputs}
+        services.record("committed", entry)
+        services.metrics.ended("committed")
+        services.results.discard(row.id)
 
     def _check_content(self, staged: Staged, row: Transfer, document: Commit) -> None:
         services = self._services
@@ -212,15 +222,26 @@ class Uploads:
         stored = digest.hexdigest() if digest is not None else staged.digest(row.received).hex()
         if stored != document.sha256:
             raise Refusal("commit_mismatch", "the SHA-256 is not that of what is stored", step="2 content")
-        there = sum(1 for result in services.state.results() if result.collected is None)
-        if there >= services.config.limits.results_count:
-            raise Refusal("quota_exceeded", f"{there} results are there", step="3 room", remedy="collect results")
+        there = [result for result in services.state.results() if result.collected is None]
+        if len(there) >= services.config.limits.results_count:
+            raise Refusal("quota_exceeded", f"{len(there)} results are there", step="3 room", remedy="collect results")
+        for result in there:
+            if result.path == row.path and is_collected(services, result):
+                services.state.mark_collected(result.id, services.now())
 
-    def _turn_into_result(self, row: Transfer, document: Commit, receipt: str) -> None:
+    def _turn_into_result(self, row: Transfer, document: Commit) -> str:
+        """Steps 4 and 5. Returns the receipt."""
         services = self._services
+        receipt = make_receipt(
+            request=row.request,
+            path=row.path or "",
+            commit=document,
+            committed=int(services.now()),
+            identity=services.identity.key,
+        )
         grant = services.policy.current().grant(row.grant)
         if grant is None:
-            raise Refusal("transfer_revoked", "the grant is gone", step="6 store")
+            raise Refusal("transfer_revoked", "the grant is gone", step="5 store")
         committed = services.state.commit(
             row.id,
             path=row.path or "",
@@ -232,15 +253,8 @@ class Uploads:
             now=services.now(),
         )
         if committed is None:
-            raise _ended_meanwhile(services, row.id, "6 store")
-
-    def _finish(self, row: Transfer, document: Commit) -> None:
-        """Steps 7 and 8; done again where a crash came between."""
-        inputs = [f"{item.owner}/{item.transfer}" for item in document.inputs]
-        entry = {**_row_facts(row), "bytes": document.size, "sha256": document.sha256, "inputs": inputs}
-        self._services.record("committed", entry)
-        self._services.metrics.ended("committed")
-        self._services.results.discard(row.id)
+            raise _ended_meanwhile(services, row.id, "5 store")
+        return (committed.receipt or b"").decode("ascii")
 
     def _repeat(self, found: Access, document: Commit, facts: Facts) -> str:
         services, row = self._services, _current(self._services, found)
@@ -255,10 +269,13 @@ class Uploads:
             )
         except IntegrityError as error:
             raise Refusal("commit_mismatch", "committed before, with another content", step="1 document") from error
-        if services.results.is_staged(row.id):
-            self._finish(row, document)
         services.record("receipt_repeated", {**facts, **_row_facts(row)})
         return receipt
+
+
+def is_collected(services: Services, result: Result) -> bool:
+    """Whether the owner has taken a result away. In this order: what is staged may be about to get its name."""
+    return not services.results.is_staged(result.id) and not services.results.exists(result.path)
 
 
 def _current(services: Services, found: Access) -> Transfer:
