@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench lock clean
+.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean
 
 help: ## show this
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 
 bench: $(VENV)/.dev ## measurements beside their references; writes build/bench.json
 	$(BIN)/python -m benchmarks
+
+conformance: $(VENV)/.dev ## the clients of all languages through the same cases; writes build/conformance.json
+	$(BIN)/python -m conformance $(CONFORMANCE)
 
 lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer versions
 	requirements/lock.sh $(VENV)/tools/bin/uv $(if $(UPGRADE),--upgrade)
