@@ -123,6 +123,7 @@ def test_malformed_answers(double: OwnerDouble, body: bytes) -> None:
         {"challenge": "c", "expires_in": 120},
         {"challenge": "c", "expires_in": 120, "identity": {"kty": "EC"}},
         {"challenge": "c" * 600, "expires_in": 120, "identity": "JWK"},
+        {"challenge": "", "expires_in": 120, "identity": "JWK"},
         {"challenge": "c", "expires_in": -1, "identity": "JWK"},
         {"challenge": 5, "expires_in": 1, "identity": "JWK"},
     ],

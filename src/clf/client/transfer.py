@@ -188,10 +188,13 @@ def _ask(link: Link, attempts: Attempts, wanted: dict[str, Any]) -> _Asked:
             code="identity_unknown",
             remedy="compare with `clf server check` on the owner's side; pin the next key before the owner rotates",
         )
+    challenge = text(value, "challenge", most=request.CHALLENGE_BYTES_MOST)
+    if not challenge:
+        raise WireError("challenge: empty")
     key = ec.generate_private_key(ec.SECP256R1())
     built = request.build(
         audience=audience,
-        challenge=text(value, "challenge", most=request.CHALLENGE_BYTES_MOST),
+        challenge=challenge,
         run=session.RUN,
         key=key.public_key(),
         **wanted,
