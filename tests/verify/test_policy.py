@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 
+from clf.verify.checks import CODE_INVALID, CODE_NOT_AUTHORISED, CODE_NOT_SIMULATED, CODE_SIMULATED
 from clf.verify.policy import (
-    CODE_INVALID,
-    CODE_NOT_AUTHORISED,
-    CODE_NOT_SIMULATED,
-    CODE_SIMULATED,
     LENIENT,
     STANDARD,
     STRICT,
