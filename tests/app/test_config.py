@@ -43,6 +43,7 @@ MISTAKES = [
     ('"https://127.0.0.1:4433"', '"https://h/with/path"', "owner.hospital-a.url", 12),
     ('"certs/a.crt"', '"../a.crt"', "owner.hospital-a.ca", 13),
     ('["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]', "[]", "owner.hospital-a.identity", 14),
+    ('["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]', str(["A" * 43] * 3), "owner.hospital-a.identity", 14),
     ('["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]', '["AAAA"]', "owner.hospital-a.identity[0]", 14),
     (OWNER, OWNER + OWNER.replace("hospital-a", "hospital-b"), "owner.hospital-b.url", 16),
 ]

@@ -59,7 +59,15 @@ def test_only_what_was_measured_is_there(clf: Clf, app: Path, platform: Path) ->
 def test_nothing_comes_from_the_host(clf: Clf, app: Path, platform: Path) -> None:
     """Neither variables nor arguments nor standard input of the host reach the app."""
     seen = looked(
-        clf, app, platform, CLF_APP="/evil/clf.toml", LD_LIBRARY_PATH="/evil", PYTHONPATH="/evil", SECRET="x", LANG="xx"
+        clf,
+        app,
+        platform,
+        CLF_APP="/evil/clf.toml",
+        CLF_OWNERS="/evil",
+        LD_LIBRARY_PATH="/evil",
+        PYTHONPATH="/evil",
+        SECRET="x",
+        LANG="xx",
     )
     environment = seen["environment"]
     assert set(environment) - {"LC_CTYPE"} == {
@@ -69,6 +77,7 @@ def test_nothing_comes_from_the_host(clf: Clf, app: Path, platform: Path) -> Non
         "TMPDIR",
         "LANG",
         "CLF_APP",
+        "CLF_OWNERS",
         "CLF_SIMULATOR_QUOTE",
     }
     assert environment["HOME"] == seen["cwd"]
@@ -77,6 +86,57 @@ def test_nothing_comes_from_the_host(clf: Clf, app: Path, platform: Path) -> Non
     assert seen["argv"] == ["app.py", "--fast"]
     assert seen["stdin"] == ""
     assert clf("run", app, "--platform", platform, "--", "extra").returncode == 2
+
+
+OWNERS = """
+import json, os
+lines = open(os.environ["CLF_OWNERS"], encoding="ascii").read().split("\\n")
+assert lines.pop() == ""
+owners = [json.loads(line) for line in lines]
+print(json.dumps([owners, [open(owner["ca"]).read() for owner in owners], os.getcwd()]))
+"""
+
+NEXT = """
+[owner.b]
+url = "https://[::1]:5000"
+ca = "certs/b.crt"
+identity = ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI"]
+"""
+
+
+def test_owners_are_listed_for_every_language(clf: Clf, app: Path, platform: Path) -> None:
+    """CLF_OWNERS says what the measured clf.toml says of owners, a flat JSON object for each."""
+    (app / "app.py").write_text(OWNERS)
+    (app / "certs/b.crt").write_text("PEM b\n")
+    (app / "clf.toml").write_text(TOML + NEXT)
+    done = clf("run", app, "--platform", platform)
+    assert done.returncode == 0, done.stderr
+    owners, authorities, folder = json.loads(done.stdout)
+    assert owners == [
+        {
+            "name": "hospital-a",
+            "url": "https://127.0.0.1:4433",
+            "ca": f"{folder}/certs/a.crt",
+            "identity": "A" * 43,
+            "next": "",
+        },
+        {
+            "name": "b",
+            "url": "https://[::1]:5000",
+            "ca": f"{folder}/certs/b.crt",
+            "identity": "A" * 42 + "E",
+            "next": "A" * 42 + "I",
+        },
+    ]
+    assert authorities == ["PEM\n", "PEM b\n"]
+
+
+def test_an_app_without_owners_has_an_empty_list(clf: Clf, app: Path, platform: Path) -> None:
+    """No owner is no line: a client finds nobody, instead of taking whom it is told."""
+    (app / "app.py").write_text("import os; print(os.stat(os.environ['CLF_OWNERS']).st_size)")
+    (app / "clf.toml").write_text(TOML.split("[owner")[0])
+    done = clf("run", app, "--platform", platform)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 def test_quote_states_what_was_measured(app: Path, platform: Path) -> None:

@@ -98,7 +98,7 @@ class OwnerTable(Strict):
 
     url: _Url
     ca: _File
-    identity: Annotated[list[_Thumbprint], Field(min_length=1)]
+    identity: Annotated[list[_Thumbprint], Field(min_length=1, max_length=2)]  # the current and the next
 
 
 class AppConfig(Strict):

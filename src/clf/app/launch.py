@@ -24,6 +24,7 @@ from typing import Literal
 import platformdirs
 
 from clf.app import config as app_config
+from clf.app import owners
 from clf.app.measure import SIMULATED_SIGNER, Measurement, measure
 from clf.app.platform import QuoteSocket
 from clf.attest import configfs_tsm, rtmr, simulated
@@ -121,6 +122,8 @@ def _quote(platform: SimulatedPlatform, measured: Measurement, report_data: byte
 def _environment(measured: Measurement, private: Path, quotes: Path | None, host: Mapping[str, str]) -> dict[str, str]:
     # The interpreter that runs this command comes first, so that `python3` in an app finds the same packages.
     search = os.pathsep.join([str(Path(sys.executable).parent), host.get("PATH", os.defpath)])
+    listed = private / "owners.jsonl"
+    listed.write_bytes(owners.owner_lines(measured.config, private / "app"))
     return {
         **measured.config.app.environment,
         "PATH": search,
@@ -128,6 +131,7 @@ def _environment(measured: Measurement, private: Path, quotes: Path | None, host
         "TMPDIR": str(private / "tmp"),
         "LANG": "C.UTF-8",
         app_config.ENVIRONMENT: str(private / "app" / app_config.NAME),
+        owners.ENVIRONMENT: str(listed),
         **({simulated.ENVIRONMENT: str(quotes)} if quotes else {}),
     }
 
