@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ class Client:
         timeout: float = 30.0,
         quote: Quote | None = None,
         seconds: float = CALL_SECONDS,
+        environment: Mapping[str, str] | None = None,
     ) -> Outcome:
         """One call, to its end. `quote`: evidence of another enclave. Raises FailedError if it hangs."""
         words = [os.fspath(item) for item in command]
@@ -132,7 +133,7 @@ class Client:
                 process = subprocess.Popen(
                     [self._executable, *options, *words],
                     cwd=folder,
-                    env=_environment(folder),
+                    env={**_environment(folder), **(environment or {})},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

@@ -90,13 +90,22 @@ class Stage:
 
     @property
     def hasty(self) -> OwnerProcess:
-        """An owner whose transfers end when nobody uses them for a moment."""
+        """An owner whose transfers end when nobody uses them for a moment, and that takes small parts only."""
 
         def prepare(owner: OwnerProcess) -> None:
             owner.put(MEDIUM, content(MEDIUM, MEDIUM_BYTES))
             owner.allow("app", read="**", write="**", list="**")
 
-        return self.owner("hasty", prepare, transfer_idle_seconds=IDLE_SECONDS)
+        return self.owner("hasty", prepare, transfer_idle_seconds=IDLE_SECONDS, part_bytes=65_536)
+
+    @property
+    def fickle(self) -> OwnerProcess:
+        """An owner that grants nothing; cases grant and withdraw."""
+
+        def prepare(owner: OwnerProcess) -> None:
+            owner.put(MEDIUM, content(MEDIUM, MEDIUM_BYTES))
+
+        return self.owner("fickle", prepare)
 
     def path(self, client: str, name: str) -> str:
         """A name for a result that nobody has used."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from conformance.cases.base import Collected, check_receipt, get, gets, put, scratch
 from conformance.client import Client, expect
-from conformance.stage import IDLE_SECONDS, MANY_COUNT, MEDIUM, Stage, content, place, published, same
-from tests.e2e.proxy import CUT, Answer, Passing, Proxy
-from tests.world import OwnerProcess, wait_until
+from conformance.stage import IDLE_SECONDS, MANY_COUNT, MEDIUM, MEDIUM_BYTES, Stage, content, place, published, same
+from tests.e2e.proxy import CUT, Answer, Passing, forged
+from tests.world import OwnerProcess, run_clf, wait_until
 
 CASES = Collected()
 
@@ -189,6 +189,32 @@ def expired_in_put(stage: Stage, client: Client) -> None:
 
 
 @CASES
+def revoked_in_get(stage: Stage, client: Client) -> None:
+    """The owner withdraws the grant in the middle: an error, and no further attestation."""
+    owner = stage.fickle
+    owner.allow("app", read="**")
+    owner.reload()
+    with stage.proxy(owner) as proxy:
+        once = Once()
+
+        def after(passing: Passing, answer: Answer) -> Answer:
+            if passing.kind == "content" and once():
+                run_clf("server", "revoke", "app", "--dir", owner.folder)
+                owner.reload()
+                return half(answer)
+            return answer
+
+        proxy.after = after
+        try:
+            outcome, found = get(client, place(owner, url=proxy.url), MEDIUM)
+        finally:
+            if not once.happened:
+                run_clf("server", "revoke", "app", "--dir", owner.folder)
+    outcome.refused("transfer_revoked", quotes=1)
+    same(found, content(MEDIUM, MEDIUM_BYTES)[: len(found)], "get")
+
+
+@CASES
 def changed_in_get(stage: Stage, client: Client) -> None:
     """The file is replaced in the middle: an error, never a mixture."""
     owner = stage.hospital
@@ -250,17 +276,8 @@ def server_is_busy(stage: Stage, client: Client) -> None:
 
         def before(passing: Passing) -> Passing | Answer:
             busy[passing.kind] = busy.get(passing.kind, 0) + 1
-            return _busy() if busy[passing.kind] <= 2 else passing
+            return forged(503, "busy", **{"Retry-After": "1"}) if busy[passing.kind] <= 2 else passing
 
         proxy.before = before
         gets(client, place(owner, url=proxy.url), MEDIUM, (owner.data / MEDIUM).read_bytes())
         expect(busy.get("content", 0) > 2, "no content was asked for")
-
-
-def _busy() -> Answer:
-    from tests.e2e.proxy import forged
-
-    return forged(503, "busy", **{"Retry-After": "1"})
-
-
-__all__ = ["CASES", "Once", "Proxy"]

@@ -411,6 +411,16 @@ def grant_of_another_form(stage: Stage, client: Client) -> None:
 
 
 @CASES
+def dripping_answer(stage: Stage, client: Client) -> None:
+    """A byte now and then holds no client longer than its timeout: only verified bytes are progress."""
+
+    def drip(_double: OwnerDouble, asked: Asked, answer: owner_double.Answer) -> owner_double.Answer:
+        return replace(answer, drip=True) if asked.what == "GET content" else answer
+
+    deceived(stage, client, drip, "get", "a/one.bin", "@got").refused("unreachable", "truncated")
+
+
+@CASES
 def listing_beyond_the_folder(stage: Stage, client: Client) -> None:
     """A manifest, well sealed, with names above the folder, twice or out of order: no file is written."""
 

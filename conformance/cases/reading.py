@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 from conformance.cases.base import Collected, gets, scratch
 from conformance.client import Client, expect
@@ -88,6 +89,17 @@ def many_at_once(stage: Stage, client: Client) -> None:
     wanted = hashlib.sha256((owner.data / MEDIUM).read_bytes()).hexdigest()
     outcome = client.run(place(owner), "many", MEDIUM, "8").ok()
     expect(outcome.json() == {"sha256": wanted}, f"many: printed {outcome.stdout!r}")
+
+
+@CASES
+def several_processes(stage: Stage, client: Client) -> None:
+    """Four processes of the client at the same time."""
+    owner = stage.hospital
+    wanted = (owner.data / "sizes/1000000.bin").read_bytes()
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(gets, client, place(owner), "sizes/1000000.bin", wanted) for _ in range(4)]
+        for call in calls:
+            call.result()
 
 
 @CASES

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import ssl
 
-from conformance.cases.base import Collected, get, put
+from clf.wire.encoding import compact_json
+from conformance.cases.base import Collected, get, put, scratch
 from conformance.client import Client, expect
 from conformance.stage import KEY, SMALL, Stage, content, place, published, stranger
 
 CASES = Collected()
 
-DAY = 24 * 3600
 UNTRUSTED = ("certificate_untrusted",)
 
 
@@ -49,6 +49,25 @@ def wrong_identity(stage: Stage, client: Client) -> None:
     """A server that is not the pinned owner gets no evidence."""
     where = place(stage.hospital, identity=stranger())
     get(client, where, SMALL)[0].refused("identity_unknown", quotes=0)
+
+
+@CASES
+def owner_unlisted(stage: Stage, client: Client) -> None:
+    """Where the launcher lists the measured owners, an argument only selects one of them."""
+    listed, other = stage.hospital, stage.strict
+    with scratch() as folder:
+        (folder / "ca.crt").write_bytes(listed.ca.read_bytes())
+        line = {"name": "a", "url": listed.url, "ca": f"{folder}/ca.crt", "identity": listed.identity, "next": ""}
+        (folder / "owners.jsonl").write_bytes(compact_json(line) + b"\n")
+        (folder / "clf.toml").write_text(
+            '[app]\nname = "conformance"\ncommand = ["true"]\nfiles = []\n\n'
+            f'[owner.a]\nurl = "{listed.url}"\nca = "ca.crt"\nidentity = ["{listed.identity}"]\n'
+        )
+        environment = {"CLF_APP": f"{folder}/clf.toml", "CLF_OWNERS": f"{folder}/owners.jsonl"}
+        good = client.run(place(listed), "get", SMALL, folder / "got", environment=environment)
+        good.ok(quotes=1)
+        bad = client.run(place(other), "get", SMALL, folder / "other", environment=environment)
+        bad.refused("owner_unlisted", quotes=0)
 
 
 @CASES

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance.cases.base import Body, Case, Collected, scratch
+from conformance.cases.base import Case, Collected, scratch
 from conformance.client import Client, FailedError, Place, SkippedError, expect
 
 if TYPE_CHECKING:
@@ -134,6 +134,3 @@ def vectors_are_compared(_stage: Stage, client: Client) -> None:
         answers = ask(client, files)
     fooled = [file.name for file, answer in zip(files, answers, strict=True) if answer["result"] == "ok"]
     expect(not fooled, f"called ok although an output is wrong: {', '.join(fooled)}")
-
-
-__all__ = ["CASES", "Body"]
