@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * One file of an owner: ranges at any place, at the same time if wanted, and streams.
+ *
+ * @module
+ */
+
+import { constants } from "node:buffer";
+import { Readable } from "node:stream";
+
+import { LimitError, MisuseError } from "../errors.js";
+import { STREAM_FIRST_BYTES, STREAM_MOST_BYTES } from "../limits.js";
+import { shown } from "../wire/encoding.js";
+
+/** @typedef {import("./download.js").Lease} Lease */
+/** @typedef {import("./download.js").File} File */
+
+/** Of objects that end asynchronously; Node has the symbol since 20.4. */
+export const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (
+  Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose")
+);
+
+/**
+ * A file, or a part of one, in the version that it had when it was opened. Positions count from the part's beginning.
+ *
+ * All reads of one reader share one attestation. Every method rejects with a ClfError; nothing unverified is handed out.
+ */
+export class Reader {
+  #lease;
+  #file;
+  #start;
+  #ownsLease;
+  #closed = false;
+
+  /**
+   * Readers are made by Owner.open and Folder.open.
+   *
+   * @internal
+   * @param {Lease} lease
+   * @param {File} file
+   * @param {{start: number, size: number, modified: number | undefined, ownsLease: boolean}} part
+   */
+  constructor(lease, file, { start, size, modified, ownsLease }) {
+    this.#lease = lease;
+    this.#file = file;
+    this.#start = start;
+    this.#ownsLease = ownsLease;
+    /** As at the owner's. @type {string} @readonly */
+    this.path = file.path;
+    /** Bytes that can be read here. @type {number} @readonly */
+    this.size = size;
+    /** The version. @type {string} @readonly */
+    this.etag = file.etag;
+    /** When the file last changed, seconds since the epoch, where the owner says. @type {number | undefined} @readonly */
+    this.modified = modified;
+  }
+
+  /**
+   * `length` bytes from `offset`, fewer only at the end. Reads do not wait for each other.
+   *
+   * @param {number} [offset]
+   * @param {number} [length] everything to the end unless told
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<Buffer>}
+   */
+  async read(offset = 0, length = this.size, { signal } = {}) {
+    this.#usable();
+    checkNumber("offset", offset);
+    checkNumber("length", length);
+    const count = Math.max(Math.min(length, this.size - offset), 0);
+    if (count > constants.MAX_LENGTH) {
+      throw new LimitError(`${count} bytes do not fit into one Buffer`, { code: "too_large", remedy: "use stream()" });
+    }
+    const result = Buffer.allocUnsafeSlow(count);
+    let done = 0;
+    await this.#lease.download(this.#file, this.#start + offset, count, [signal], (plain) => {
+      done += plain.copy(result, done);
+    });
+    return result;
+  }
+
+  /**
+   * A stream of verified bytes from `start` up to, not including, `end`. Destroying it stops its requests; the reader
+   * stays open.
+   *
+   * @param {{start?: number, end?: number, signal?: AbortSignal}} [options]
+   * @returns {Readable}
+   */
+  stream({ start = 0, end = this.size, signal } = {}) {
+    this.#usable();
+    checkNumber("start", start);
+    checkNumber("end", end);
+    /** @type {Fetch} */
+    const fetch = (offset, length, stop, take) => {
+      this.#usable();
+      return this.#lease.download(this.#file, this.#start + offset, length, [stop, signal], take);
+    };
+    return new RangeStream(fetch, start, Math.min(end, this.size));
+  }
+
+  /** The whole file, piece by piece. */
+  async *[Symbol.asyncIterator]() {
+    for await (const piece of this.stream()) yield /** @type {Buffer} */ (piece);
+  }
+
+  /**
+   * How a result names what was read here.
+   *
+   * @returns {Promise<import("../wire/documents.js").Input>}
+   */
+  async input() {
+    return (await this.#lease.transfer()).input;
+  }
+
+  /** End the transfer. Never fails. */
+  async close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#ownsLease) await this.#lease.close();
+  }
+
+  async [asyncDispose]() {
+    await this.close();
+  }
+
+  #usable() {
+    if (this.#closed) throw new MisuseError(`${shown(this.path)} is closed`);
+  }
+}
+
+/** @typedef {(offset: number, length: number, stop: AbortSignal, take: (plain: Buffer) => void) => Promise<void>} Fetch */
+
+/**
+ * Asks for one stretch at a time, which doubles while the consumer keeps up; so no connection waits for the consumer,
+ * and at most one stretch is held in memory.
+ */
+class RangeStream extends Readable {
+  #fetch;
+  #at;
+  #end;
+  #ahead = STREAM_FIRST_BYTES;
+  #busy = false;
+  #wanted = false;
+  #stop = new AbortController();
+
+  /**
+   * @param {Fetch} fetch
+   * @param {number} start
+   * @param {number} end
+   */
+  constructor(fetch, start, end) {
+    super({ highWaterMark: STREAM_FIRST_BYTES });
+    this.#fetch = fetch;
+    this.#at = start;
+    this.#end = end;
+  }
+
+  /** @override */
+  _read() {
+    this.#wanted = true;
+    if (!this.#busy) this.#run().catch((error) => this.destroy(error));
+  }
+
+  async #run() {
+    this.#busy = true;
+    while (this.#wanted && this.#at < this.#end && !this.destroyed) {
+      this.#wanted = false;
+      const length = Math.min(this.#ahead, this.#end - this.#at);
+      await this.#fetch(this.#at, length, this.#stop.signal, (plain) => {
+        this.#at += plain.length;
+        this.push(plain);
+      });
+      this.#ahead = Math.min(this.#ahead * 2, STREAM_MOST_BYTES);
+    }
+    this.#busy = false;
+    if (this.#at >= this.#end) this.push(null);
+  }
+
+  /**
+   * @override
+   * @param {Error | null} error
+   * @param {(error?: Error | null) => void} callback
+   */
+  _destroy(error, callback) {
+    this.#stop.abort();
+    callback(error);
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {unknown} value
+ */
+export function checkNumber(name, value) {
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
+    throw new MisuseError(`${name}: ${shown(value)} is not a whole number from 0`);
+  }
+}
