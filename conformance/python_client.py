@@ -111,6 +111,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], int]] = {
 }
 
 
+def _joined(words: list[str]) -> list[str]:
+    """`--option value` as `--option=value`, for argparse: a thumbprint may begin with a dash, and a path, too."""
+    options: list[str] = []
+    while words and words[0].startswith("--") and len(words) > 1:
+        options.append(f"{words[0]}={words[1]}")
+        words = words[2:]
+    return [*options, *words[:1], "--", *words[1:]] if words else options
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="conformance/clients/python")
@@ -120,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("command", choices=[*COMMANDS, "vector"])
     parser.add_argument("words", nargs="*")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     if given.command == "vector":
         for name in given.words:
             _print(run_vector(json.loads(Path(name).read_text(encoding="utf-8"))))

@@ -147,3 +147,4 @@ def bad_names(stage: Stage, client: Client) -> None:
         outcome, _ = get(client, place(stage.hospital), name)
         outcome.refused("malformed", quotes=0)
     client.run(place(stage.hospital), "key", "Upper Case").refused("malformed", quotes=0)
+    get(client, place(stage.hospital), SMALL)[0].ok(quotes=1)
