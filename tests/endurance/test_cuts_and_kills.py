@@ -34,8 +34,8 @@ from tests.world import OwnerProcess, world
 
 LONG = os.environ.get("CLF_ENDURANCE") == "1"
 SEED = int(os.environ.get("CLF_ENDURANCE_SEED") or random.SystemRandom().randrange(1 << 32))
-OPERATIONS = 200 if LONG else 30
-KILLS = 50 if LONG else 4
+OPERATIONS = int(os.environ.get("CLF_ENDURANCE_OPERATIONS") or (200 if LONG else 100))
+KILLS = 50 if LONG else 10
 LARGEST = 8_000_000 if LONG else 2_000_000
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
