@@ -10,7 +10,6 @@ import { createReadStream, createWriteStream, readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { parseArgs } from "node:util";
 
 import { ClfError, connect } from "../src/index.js";
 import { runVector } from "./vectors.js";
@@ -87,17 +86,27 @@ const COMMANDS = {
   },
 };
 
+const OPTIONS = ["--url", "--ca", "--identity", "--timeout"];
+
+/** By hand, because a thumbprint may begin with a dash, which parseArgs refuses. */
+function parse(argv) {
+  const options = {};
+  let at = 0;
+  for (; argv[at]?.startsWith("--"); at += 2) {
+    if (!OPTIONS.includes(argv[at]) || argv[at + 1] === undefined) throw new Usage(`${argv[at]} is no option, or lacks its value`);
+    options[argv[at].slice(2)] = argv[at + 1];
+  }
+  return { options, positionals: argv.slice(at) };
+}
+
 async function main() {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: { url: { type: "string" }, ca: { type: "string" }, identity: { type: "string" }, timeout: { type: "string" } },
-  });
+  const { options, positionals } = parse(process.argv.slice(2));
   const [command, ...rest] = positionals;
   if (command === "vector" && rest.length > 0) {
     return rest.map((file) => print(runVector(JSON.parse(readFileSync(file, "utf8"))))).join("");
   }
   const run = command !== undefined && Object.hasOwn(COMMANDS, command) ? COMMANDS[command] : undefined;
-  const { url, ca, identity, timeout } = values;
+  const { url, ca, identity, timeout } = options;
   if (run === undefined || rest.length !== run.length - 1 || !url || !ca || !identity) {
     throw new Usage("--url URL --ca FILE --identity THUMB [--timeout SECONDS] COMMAND ARGUMENT...");
   }
@@ -113,7 +122,7 @@ try {
   const output = await main();
   if (output) process.stdout.write(output);
 } catch (error) {
-  const usage = error instanceof Usage || error?.code?.startsWith?.("ERR_PARSE_ARGS");
+  const usage = error instanceof Usage;
   const code = error instanceof ClfError ? error.code : "error";
   const line = usage ? error.message : JSON.stringify({ code, message: String(error?.message ?? error) });
   process.stderr.write(`${line}\n`);

@@ -16,7 +16,6 @@
  * @module
  */
 
-import { statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -24,7 +23,7 @@ import { FIELD_BYTES, GRAMINE_LOCK_SECONDS, QUOTE_BYTES } from "../limits.js";
 import { shared } from "../shared.js";
 import { checkEvidence, checkReportData } from "./evidence.js";
 import { errnoOf, failure } from "./failures.js";
-import { readPseudo, writePseudo } from "./pseudo.js";
+import { REAL_FILES } from "./pseudo.js";
 
 export const GRAMINE_FOLDER = "/dev/attestation";
 
@@ -38,10 +37,15 @@ const lock = new Int32Array(shared("clf.gramine.lock", () => new SharedArrayBuff
 /** Quotes of this enclave. */
 export class GramineAttester {
   #folder;
+  #files;
 
-  /** @param {string} [folder] */
-  constructor(folder = GRAMINE_FOLDER) {
+  /**
+   * @param {string} [folder]
+   * @param {{files?: import("./pseudo.js").Files}} [options]
+   */
+  constructor(folder = GRAMINE_FOLDER, { files = REAL_FILES } = {}) {
     this.#folder = folder;
+    this.#files = files;
   }
 
   /**
@@ -66,10 +70,10 @@ export class GramineAttester {
   async #checkType() {
     let kind;
     try {
-      kind = (await readPseudo(join(this.#folder, "attestation_type"), FIELD_BYTES)).toString("latin1");
+      kind = (await this.#files.read(join(this.#folder, "attestation_type"), FIELD_BYTES)).toString("latin1");
     } catch (error) {
       if (!["ENOENT", "ENOTDIR"].includes(errnoOf(error))) throw failure("gramine_type_unreadable", error);
-      const there = statSync(this.#folder, { throwIfNoEntry: false })?.isDirectory() === true;
+      const there = await this.#files.isDirectory(this.#folder);
       throw failure(there ? "gramine_direct" : "gramine_absent", error);
     }
     if (kind === "dcap") return;
@@ -81,7 +85,7 @@ export class GramineAttester {
   async #write(reportData) {
     let count;
     try {
-      count = await writePseudo(join(this.#folder, "user_report_data"), reportData);
+      count = await this.#files.write(join(this.#folder, "user_report_data"), reportData);
     } catch (error) {
       throw failure("gramine_report_data", error);
     }
@@ -91,7 +95,7 @@ export class GramineAttester {
   async #read() {
     let quote;
     try {
-      quote = await readPseudo(join(this.#folder, "quote"), QUOTE_BYTES);
+      quote = await this.#files.read(join(this.#folder, "quote"), QUOTE_BYTES);
     } catch (error) {
       const code = { ENOENT: "gramine_no_quote_file", EACCES: "gramine_quote_refused" }[errnoOf(error)];
       throw failure(code ?? "gramine_quote_failed", error);

@@ -7,7 +7,7 @@
  */
 
 import { constants } from "node:fs";
-import { open } from "node:fs/promises";
+import { mkdir, open, rmdir, stat } from "node:fs/promises";
 
 /**
  * The content to its end; what is longer than `most` bytes comes back as `most + 1` bytes.
@@ -48,3 +48,29 @@ export async function writePseudo(path, data) {
     await file.close();
   }
 }
+
+/**
+ * What attesters need of a file system, so that tests can play one that answers as a kernel does.
+ *
+ * @typedef {object} Files
+ * @property {(path: string, most: number) => Promise<Buffer>} read
+ * @property {(path: string, data: Uint8Array) => Promise<number>} write
+ * @property {(path: string) => Promise<unknown>} mkdir
+ * @property {(path: string) => Promise<unknown>} rmdir
+ * @property {(path: string) => Promise<boolean>} isDirectory
+ */
+
+/** @type {Files} */
+export const REAL_FILES = Object.freeze({
+  read: readPseudo,
+  write: writePseudo,
+  mkdir: (/** @type {string} */ path) => mkdir(path, { mode: 0o700 }),
+  rmdir: (/** @type {string} */ path) => rmdir(path),
+  isDirectory: async (/** @type {string} */ path) => {
+    try {
+      return (await stat(path)).isDirectory();
+    } catch {
+      return false;
+    }
+  },
+});

@@ -16,14 +16,13 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { mkdir, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { FIELD_BYTES, QUOTE_BYTES, TSM_NAMES_COUNT, TSM_PAUSE_SECONDS, TSM_TRIES_COUNT } from "../limits.js";
 import { checkEvidence, checkReportData } from "./evidence.js";
 import { errnoOf, failure } from "./failures.js";
-import { readPseudo, writePseudo } from "./pseudo.js";
+import { REAL_FILES } from "./pseudo.js";
 
 export const TSM_FOLDER = "/sys/kernel/config/tsm/report";
 
@@ -58,14 +57,16 @@ const AGAIN = ["EBUSY", "ETIMEDOUT", "EINTR"];
 export class TdxAttester {
   #reports;
   #sleep;
+  #files;
 
   /**
    * @param {string} [reports]
-   * @param {{sleep?: (milliseconds: number) => Promise<unknown>}} [options]
+   * @param {{sleep?: (milliseconds: number) => Promise<unknown>, files?: import("./pseudo.js").Files}} [options]
    */
-  constructor(reports = TSM_FOLDER, { sleep = delay } = {}) {
+  constructor(reports = TSM_FOLDER, { sleep = delay, files = REAL_FILES } = {}) {
     this.#reports = reports;
     this.#sleep = sleep;
+    this.#files = files;
   }
 
   /**
@@ -80,13 +81,13 @@ export class TdxAttester {
     const folder = await this.#request();
     let quote;
     try {
-      await checkProvider(folder);
-      await write(folder, wanted);
+      await this.#checkProvider(folder);
+      await this.#write(folder, wanted);
       quote = await this.#read(folder);
-      await checkGeneration(folder);
+      await this.#checkGeneration(folder);
     } finally {
       // What is left over costs the kernel a few kB and spoils no evidence, so it must not hide a result or an error.
-      await rmdir(folder).catch(() => undefined);
+      await this.#files.rmdir(folder).catch(() => undefined);
     }
     if (quote.length === 0) throw failure("tsm_quote_empty");
     if (quote.length > QUOTE_BYTES) throw failure("tsm_quote_large", `more than ${QUOTE_BYTES} bytes`);
@@ -98,7 +99,7 @@ export class TdxAttester {
     for (let left = TSM_NAMES_COUNT; left > 0; left -= 1) {
       const folder = join(this.#reports, `clf-${process.pid}-${randomBytes(8).toString("hex")}`);
       try {
-        await mkdir(folder, { mode: 0o700 });
+        await this.#files.mkdir(folder);
         return folder;
       } catch (error) {
         const errno = errnoOf(error);
@@ -113,7 +114,7 @@ export class TdxAttester {
     let pause = TSM_PAUSE_SECONDS * 1000;
     for (let left = TSM_TRIES_COUNT; ; left -= 1) {
       try {
-        return await readPseudo(join(folder, "outblob"), QUOTE_BYTES);
+        return await this.#files.read(join(folder, "outblob"), QUOTE_BYTES);
       } catch (error) {
         const errno = errnoOf(error);
         if (!AGAIN.includes(errno) || left === 1) throw failure(OUTBLOB[errno] ?? "tsm_failed", error);
@@ -122,43 +123,43 @@ export class TdxAttester {
       pause *= 2;
     }
   }
-}
 
-/** @param {string} folder */
-async function checkProvider(folder) {
-  let name;
-  try {
-    name = (await readPseudo(join(folder, "provider"), FIELD_BYTES)).toString("latin1").trim();
-  } catch (error) {
-    throw failure("tsm_provider_unreadable", error);
+  /** @param {string} folder */
+  async #checkProvider(folder) {
+    let name;
+    try {
+      name = (await this.#files.read(join(folder, "provider"), FIELD_BYTES)).toString("latin1").trim();
+    } catch (error) {
+      throw failure("tsm_provider_unreadable", error);
+    }
+    if (name === "sev_guest") throw failure("tsm_sev");
+    if (name !== "tdx_guest") throw failure("tsm_provider_unknown", JSON.stringify(name.slice(0, 60)));
   }
-  if (name === "sev_guest") throw failure("tsm_sev");
-  if (name !== "tdx_guest") throw failure("tsm_provider_unknown", JSON.stringify(name.slice(0, 60)));
-}
 
-/**
- * @param {string} folder
- * @param {Uint8Array} reportData
- */
-async function write(folder, reportData) {
-  let count;
-  try {
-    count = await writePseudo(join(folder, "inblob"), reportData);
-  } catch (error) {
-    throw failure("tsm_inblob", error);
+  /**
+   * @param {string} folder
+   * @param {Uint8Array} reportData
+   */
+  async #write(folder, reportData) {
+    let count;
+    try {
+      count = await this.#files.write(join(folder, "inblob"), reportData);
+    } catch (error) {
+      throw failure("tsm_inblob", error);
+    }
+    if (count !== reportData.length) throw failure("tsm_inblob_short", `${count} of ${reportData.length} bytes`);
   }
-  if (count !== reportData.length) throw failure("tsm_inblob_short", `${count} of ${reportData.length} bytes`);
-}
 
-/** @param {string} folder */
-async function checkGeneration(folder) {
-  let generation;
-  try {
-    generation = (await readPseudo(join(folder, "generation"), FIELD_BYTES)).toString("latin1").trim();
-  } catch (error) {
-    throw failure("tsm_generation_unreadable", error);
+  /** @param {string} folder */
+  async #checkGeneration(folder) {
+    let generation;
+    try {
+      generation = (await this.#files.read(join(folder, "generation"), FIELD_BYTES)).toString("latin1").trim();
+    } catch (error) {
+      throw failure("tsm_generation_unreadable", error);
+    }
+    if (generation !== "1") throw failure("tsm_interfered", `generation ${JSON.stringify(generation.slice(0, 20))} after one write`);
   }
-  if (generation !== "1") throw failure("tsm_interfered", `generation ${JSON.stringify(generation.slice(0, 20))} after one write`);
 }
 
 /**

@@ -50,6 +50,7 @@ async function fetchOnce(link, transfer, file, { offset, length, index, attempts
   const opener = new Opener(transfer.secret, context, { expected: length });
   const sealed = sealedSize(length);
   let received = 0;
+  let opened = 0;
   /** @type {Buffer | undefined} */
   let held;
   await link.http.stream("GET", transfer.url(index === undefined ? "/manifest" : "/content"), {
@@ -62,16 +63,13 @@ async function fetchOnce(link, transfer, file, { offset, length, index, attempts
     take: (piece) => {
       received += piece.length;
       for (const plain of opener.update(piece)) {
+        opened += plain.length;
         // The bytes that complete the range count only with the message's short last chunk, which may hold none of them.
-        if (held !== undefined) take(held);
-        held = plain;
+        if (opened < length) take(plain);
+        else held = plain;
       }
     },
   });
-  if (held !== undefined && opener.opened < length) {
-    take(held);
-    held = undefined;
-  }
   if (received < sealed) throw new CutError("the answer ended too early");
   const last = opener.finish();
   if (held !== undefined) take(held);

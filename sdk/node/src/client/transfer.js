@@ -194,6 +194,7 @@ async function ask(link, attempts, wanted) {
   members(value, "challenge", ["challenge", "expires_in", "identity"]);
   integer(value, "expires_in");
   const challenge = text(value, "challenge", CHALLENGE_BYTES);
+  if (challenge === "") throw new WireError("challenge: empty");
   const identity = publicFromJwk(object(value, "identity"), "identity");
   const audience = thumbprint(identity);
   if (!link.identities.includes(audience)) {

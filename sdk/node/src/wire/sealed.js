@@ -201,8 +201,6 @@ export class Opener {
   #filled = 0;
   /** @type {{key: Buffer, nonces: Nonces} | undefined} */
   #keys;
-  /** Plain bytes opened so far. */
-  opened = 0;
 
   /**
    * @param {Uint8Array} secret 32 bytes
@@ -306,7 +304,6 @@ export class Opener {
       held.fill(0);
       throw this.#failure("altered");
     }
-    this.opened += held.length;
     return held;
   }
 }
