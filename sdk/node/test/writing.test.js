@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from "node:assert/strict";
+import { createHash, generateKeyPairSync, randomBytes } from "node:crypto";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { test } from "node:test";
+import { inspect } from "node:util";
+
+import { startOwner } from "./parts/owner.js";
+
+const PART = "PUT transfers/ID/content";
+const STATUS = "GET transfers/ID";
+const COMMIT = "POST transfers/ID/commit";
+const code = (expected) => (error) => {
+  assert.equal(error.code, expected, inspect(error));
+  return true;
+};
+const only = (owner) => [...owner.transfers.values()].at(-1);
+
+test("a result is published by commit, with what it was computed from, and the receipt is verified", async (t) => {
+  const owner = await startOwner(t);
+  owner.put("a", Buffer.from("input"));
+  const client = await owner.connect();
+  const reader = await client.open("a");
+  const input = await reader.input();
+  const content = randomBytes(300_000);
+  const writer = await client.create("reports/model.bin", { partBytes: 65_536, size: 300_000 });
+  await pipeline(Readable.from([content.subarray(0, 100), content.subarray(100, 200_000), content.subarray(200_000)]), writer);
+  assert.equal(owner.results.size, 0);
+  const receipt = await writer.commit();
+  assert.equal(receipt.sha256, createHash("sha256").update(content).digest("hex"));
+  assert.equal(await writer.commit(), receipt);
+  const result = owner.results.get("reports/model.bin");
+  assert.deepEqual(result.content, content);
+  assert.ok(result.inputs.some(({ owner: o, transfer }) => o === input.owner && transfer === input.transfer));
+  assert.equal(owner.named(PART).length, 5);
+  assert.equal(only(owner).state, "committed");
+});
+
+test("writeFile takes bytes, text, iterables and nothing at all", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  async function* pieces() {
+    yield Buffer.from("one");
+    yield Buffer.from("two");
+  }
+  const given = { bytes: Buffer.from("b"), text: "ü", empty: "", pieces: pieces() };
+  for (const [path, data] of Object.entries(given)) await client.writeFile(path, data, { inputs: [] });
+  const found = [...owner.results].map(([path, { content, inputs }]) => [path, content.toString(), inputs.length]);
+  assert.deepEqual(found, [["bytes", "b", 0], ["text", "ü", 0], ["empty", "", 0], ["pieces", "onetwo", 0]]);
+});
+
+test("nothing is published by end(), destroy(), a failing source, a signal, or abort(); the owner is told", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  async function* failing() {
+    yield Buffer.alloc(100_000);
+    throw new Error("the computation failed");
+  }
+  const stop = new AbortController();
+  const ends = {
+    destroyed: (writer) => writer.destroy(),
+    aborted: (writer) => writer.abort(),
+    disposed: (writer) => writer[Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose")](),
+    failing: (writer) => assert.rejects(pipeline(failing(), writer), { message: "the computation failed" }),
+    signalled: () => stop.abort(new Error("enough")),
+  };
+  for (const [path, end] of Object.entries(ends)) {
+    const writer = await client.create(path, { signal: path === "signalled" ? stop.signal : undefined });
+    writer.write(Buffer.alloc(10));
+    await end(writer);
+    await assert.rejects(writer.commit());
+    await writer.abort();
+    assert.equal(only(owner).state, "closed", path);
+  }
+  const writer = await client.create("ended");
+  await new Promise((resolve) => writer.end("all of it", resolve));
+  assert.equal(only(owner).staged.length, 9);
+  await assert.rejects(client.writeFile("failing", failing()), { message: "the computation failed" });
+  assert.equal(owner.results.size, 0);
+  assert.equal(owner.named(COMMIT).length, 0);
+});
+
+test("more than was announced, or granted, is refused before it is sent", async (t) => {
+  const owner = await startOwner(t);
+  owner.most = 100;
+  const client = await owner.connect();
+  await assert.rejects(client.writeFile("a", Buffer.alloc(101)), code("too_large"));
+  await assert.rejects(client.writeFile("a", Buffer.alloc(11), { size: 10 }), code("too_large"));
+  assert.equal(owner.named(PART).length, 0);
+  await assert.rejects(client.create("a", { partBytes: 1 }), code("misuse"));
+});
+
+test("a part whose answer was lost is not sent again; one that never arrived is", async (t) => {
+  const owner = await startOwner(t);
+  const content = randomBytes(100_000);
+  owner.fault(PART, (call) => (owner.take(call), call.drop()));
+  owner.fault(PART, (call) => call.drop());
+  owner.fault(STATUS, (call) => call.drop());
+  const client = await owner.connect();
+  await client.writeFile("a", content, { partBytes: 50_000 });
+  assert.deepEqual(owner.results.get("a").content, content);
+  const offsets = owner.named(PART).map(({ query }) => Number(query.offset));
+  assert.deepEqual(offsets, [0, 50_000, 50_000, 75_000]);
+});
+
+test("an owner that takes smaller parts gets smaller parts, and that ends", async (t) => {
+  const owner = await startOwner(t);
+  const small = (call) => Number(call.query.length) > 30_000 && call.problem("too_large");
+  owner.faults.push((call) => call.name === PART && small(call));
+  const client = await owner.connect();
+  const content = randomBytes(200_000);
+  await client.writeFile("a", content);
+  assert.deepEqual(owner.results.get("a").content, content);
+  owner.fault(PART, (call) => call.problem("too_large"), Infinity);
+  await assert.rejects(client.writeFile("b", content), code("too_large"));
+});
+
+test("a sealed status that cannot be true ends the upload", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  const lies = [{ state: "open", received: 11 }, { state: "open", received: 2 ** 50 }, { state: "revoked", received: 10 }];
+  for (const [i, lie] of lies.entries()) {
+    owner.fault(PART, (call) => owner.status(call, lie));
+    await assert.rejects(client.writeFile(`a${i}`, Buffer.alloc(10)), code(i < 2 ? "integrity" : "transfer_revoked"));
+  }
+  // The owner forgot what it had acknowledged: parts are gone that the client no longer holds.
+  owner.fault(PART, (call) => (owner.take(call), owner.status(call)));
+  owner.fault(PART, (call) => owner.status(call, { state: "open", received: 0 }));
+  await assert.rejects(client.writeFile("b", Buffer.alloc(40_000), { partBytes: 20_000 }), code("integrity"));
+  assert.equal(owner.results.size, 0);
+});
+
+test("a commit whose answer was lost is sent again, the same document with another nonce", async (t) => {
+  const owner = await startOwner(t);
+  owner.fault(COMMIT, (call) => (owner.commit({ ...call, send: () => true, problem: () => true }), call.drop()));
+  const client = await owner.connect();
+  const receipt = await client.writeFile("a", "result");
+  assert.equal(receipt.size, 6);
+  assert.equal(new Set(owner.named(COMMIT).map(({ query }) => query.nonce)).size, 2);
+});
+
+test("a commit that nobody answers is neither a success nor a failure, and is not aborted", async (t) => {
+  const owner = await startOwner(t);
+  owner.fault(COMMIT, (call) => call.drop(), Infinity);
+  const client = await owner.connect({ timeout: 0.5 });
+  const writer = await client.create("a");
+  writer.end("result");
+  await assert.rejects(writer.commit(), code("commit_unknown"));
+  await writer.abort();
+  assert.equal(owner.named("DELETE transfers/ID").length, 0);
+});
+
+test("a receipt for anything else, or by anybody else, is no delivery", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const changes = {
+    id: "x".repeat(43), request: "x".repeat(43), path: "other", size: 7, sha256: "0".repeat(64), document: "x".repeat(43),
+  };
+  for (const [member, value] of Object.entries(changes)) {
+    owner.fault(COMMIT, (call) => owner.commit(call, (payload) => ({ ...payload, [member]: value })));
+    await assert.rejects(client.writeFile(`a-${member}`, "result"), code("wrong_request"));
+  }
+  owner.fault(COMMIT, (call) => owner.commit(call, (payload) => payload, privateKey));
+  await assert.rejects(client.writeFile("b", "result"), code("signature_invalid"));
+  owner.fault(COMMIT, (call) => call.send(200, Buffer.from("published, believe me")));
+  await assert.rejects(client.writeFile("c", "result"), (error) => ["integrity", "truncated"].includes(error.code));
+});
+
+test("a write that ended before anything was held begins anew; afterwards it fails", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  owner.fault(PART, (call) => call.problem("transfer_expired"));
+  await client.writeFile("a", "result");
+  assert.equal(owner.quotes, 2);
+  owner.fault(PART, (call) => (owner.take(call), owner.status(call)));
+  owner.fault(PART, (call) => call.problem("transfer_expired"));
+  await assert.rejects(client.writeFile("b", Buffer.alloc(40_000), { partBytes: 20_000 }), code("transfer_expired"));
+});
