@@ -9,6 +9,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy is not a defect: no example has a deadline.
+settings.register_profile("clf", settings(), deadline=None)
+settings.load_profile("clf")
 
 ALLOWED_SKIPS: dict[str, str] = {
     r"^tests/e2e/test_attacks\.py::test_a_full_\w+_disk$": "a container may lack the right to mount a small disk",
