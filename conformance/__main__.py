@@ -81,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--case", action="append", metavar="GLOB", help="these cases only; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the cases and what they show, and do nothing")
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the numbers go; {OUT} unless given")
+    parser.add_argument("--complete", action="store_true", help="absent clients and skipped cases fail the run, too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the matrix as a page, too")
     given = parser.parse_args(arguments)
     globs = given.case or ["*"]
     cases = [case for case in CASES if any(fnmatch.fnmatchcase(case.name, glob) for glob in globs)]
@@ -99,7 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     results = run(names, cases, console)
     console.print(results.table(cases))
     results.write(given.out, cases)
-    return 1 if results.failed else 0
+    if given.markdown:
+        results.markdown(given.markdown, cases)
+    return 1 if results.failed or (given.complete and results.incomplete) else 0
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ class Results:
         """Whether anything failed."""
         return any(self.count(client, "failed") for client in self.cells)
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether a client is absent or skipped something."""
+        return any(client not in self.cells or self.count(client, "skipped") for client in self.clients)
+
     def table(self, cases: Sequence[Case]) -> Table:
         """Client by case."""
         table = Table("case", *self.clients, title="Conformance")
@@ -65,6 +70,25 @@ class Results:
         table.add_section()
         table.add_row("passed", *totals)
         return table
+
+    def markdown(self, path: Path, cases: Sequence[Case]) -> None:
+        """The matrix as a page of the documentation, with what each case shows."""
+        words: dict[str | None, str] = {"passed": "ok", "failed": "**failed**", "skipped": "skipped", None: "absent"}
+        lines = [
+            "# Conformance",
+            "",
+            "What the clients of all languages do over real servers with simulated evidence, faults included. Written by",
+            "`make conformance CONFORMANCE='--markdown docs/conformance.md'`; what the cases stand on, and how a new client",
+            "joins, is in [conformance/](../conformance/README.md).",
+            "",
+            f"| case | shows | {' | '.join(self.clients)} |",
+            f"|---|---|{'---|' * len(self.clients)}",
+        ]
+        for case in cases:
+            results = [self.cells.get(client, {}).get(case.name) for client in self.clients]
+            cells = " | ".join(words[result.verdict if result else None] for result in results)
+            lines.append(f"| `{case.name}` | {case.about} | {cells} |")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def write(self, path: Path, cases: Sequence[Case]) -> None:
         """conformance.json: numbers of each client that is there, the absent ones by name, and each cell."""

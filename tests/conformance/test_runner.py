@@ -18,7 +18,7 @@ from conformance.cases import CASES
 from conformance.cases.base import Case
 from conformance.cases.vectors import KINDS, ask, load, spoilt, spoilt_vectors
 from conformance.client import Client, FailedError, Outcome, Place, SkippedError
-from conformance.matrix import Result, Results
+from conformance.matrix import Result, Results, Verdict
 from conformance.python_vectors import run_vector
 from conformance.stage import Stage, stage
 
@@ -106,6 +106,33 @@ def test_absent_clients_are_not_passed(write: Write, tmp_path: Path) -> None:
     assert written["clients"] == {"go": {"passed": 1, "failed": 0, "skipped": 0}}
     assert written["absent"] == ["java"]
     assert list(results.table(cases).columns[1].cells) == ["[dim]absent[/]", "absent"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "absent", "ends"),
+    [
+        ("passed", False, (False, False)),
+        ("passed", True, (False, True)),
+        ("skipped", False, (False, True)),
+        ("failed", False, (True, True)),
+    ],
+)
+def test_the_whole_matrix_can_be_demanded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdict: Verdict, absent: bool, ends: tuple[bool, bool]
+) -> None:
+    """`--complete` fails on absent clients and skips, which are no failures otherwise; the page shows each cell."""
+    results = Results(["python", "go"])
+    for client in ["python"] if absent else ["python", "go"]:
+        results.add(client, CASES[0], Result(verdict))
+    monkeypatch.setattr(runner, "run", lambda *_arguments: results)
+    page = tmp_path / "page.md"
+    arguments = ["--case", CASES[0].name, "--out", str(tmp_path / "out.json"), "--markdown", str(page)]
+    assert runner.main(arguments) == int(ends[0])
+    assert runner.main([*arguments, "--complete"]) == int(ends[1])
+    row = next(line for line in page.read_text().splitlines() if CASES[0].name in line)
+    assert row.split(" | ")[-1] == {"passed": "ok |", "skipped": "skipped |", "failed": "**failed** |"}.get(
+        verdict if not absent else "", "absent |"
+    )
 
 
 def test_a_client_that_cannot_be_built_fails_everything(write: Write) -> None:
