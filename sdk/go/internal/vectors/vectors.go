@@ -18,12 +18,13 @@ import (
 	"github.com/cross-language-framework/clf-go/problem"
 )
 
-// Outcome is what a vector expects and what came of it: "ok", a code, or "mismatch: ..." where an output differs.
+// Outcome is what a vector expects and what came of it: "ok", a code, or "wrong_output" where an output differs.
 type Outcome struct {
 	Kind    string `json:"-"`
 	Expect  string `json:"expect"`
 	Result  string `json:"result"`
 	Skipped string `json:"skipped,omitempty"`
+	Differs string `json:"-"` // what is wrong with an output
 }
 
 // Holds says whether the vector passed.
@@ -86,7 +87,7 @@ func Run(file []byte) (Outcome, error) {
 		}
 	}
 	if c.differs != "" && (o.Result == "ok" || o.Expect != "ok") {
-		o.Result = "mismatch: " + c.differs
+		o.Result, o.Differs = "wrong_output", c.differs
 	}
 	return o, nil
 }

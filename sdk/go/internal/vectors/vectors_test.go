@@ -35,7 +35,7 @@ func TestVectors(t *testing.T) {
 				t.Fatalf("skipped: %s", outcome.Skipped)
 			}
 			if outcome.Skipped == "" && !outcome.Holds() {
-				t.Errorf("expected %s, got %s", outcome.Expect, outcome.Result)
+				t.Errorf("expected %s, got %s %s", outcome.Expect, outcome.Result, outcome.Differs)
 			}
 		})
 	}
