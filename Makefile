@@ -14,10 +14,10 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean
+.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean sdk-node
 
 help: ## show this
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.demo ## two hospitals, one model over both, on real patient records (simulated enclave)
 	$(BIN)/clf demo
@@ -39,6 +39,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 
 bench: $(VENV)/.dev ## measurements beside their references; writes build/bench.json
 	$(BIN)/python -m benchmarks
+
+sdk-node: ## the Node client: types and tests
+	cd sdk/node && npm ci --silent && npm run --silent check && npm test --silent
 
 conformance: $(VENV)/.dev ## the clients of all languages through the same cases; writes build/conformance.json
 	$(BIN)/python -m conformance $(CONFORMANCE)

@@ -33,9 +33,8 @@ def test_two_owners_get_the_same_report_from_a_measured_node_app(everything: Wor
         owner.put("patients/2024.csv", b"name,age\n" + b"".join(b"patient %d,%d\n" % (i, i) for i in range(rows)))
         shutil.copy(owner.ca, app / "certs" / f"hospital-{letter}.crt")
         config = config.replace(f"https://hospital-{letter}.example:4433", owner.url)
-        config = re.sub(
-            rf'(hospital-{letter}\.crt"\nidentity = \[")[^"]+', lambda found, o=owner: found[1] + o.identity, config
-        )
+        pinned = re.escape(f'hospital-{letter}.crt"\nidentity = ["')
+        config = re.sub(f'({pinned})[^"]+', rf"\g<1>{owner.identity}", config)
         owners.append(owner)
     (app / "clf.toml").write_text(config)
 
