@@ -103,7 +103,9 @@ class Outcome:
             raise FailedError(f"{self.command}: not one JSON object: {self.stdout[:200]!r}") from None
 
     def _tail(self) -> str:
-        return self.stderr[-600:].strip() or "(nothing on stderr)"
+        text = self.stderr.strip()
+        # A stack trace says at its beginning what happened, other programs at their end.
+        return (text if len(text) <= 900 else f"{text[:400]} [...] {text[-400:]}") or "(nothing on stderr)"
 
 
 class Client:

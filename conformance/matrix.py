@@ -77,9 +77,9 @@ class Results:
         lines = [
             "# Conformance",
             "",
-            "What the clients of all languages do over real servers with simulated evidence, faults included. Written by",
-            "`make conformance CONFORMANCE='--markdown docs/conformance.md'`; what the cases stand on, and how a new client",
-            "joins, is in [conformance/](../conformance/README.md).",
+            "What the clients of all languages do over real servers with simulated evidence, faults included. Written",
+            "by `make conformance CONFORMANCE='--markdown docs/conformance.md'`; what the cases stand on, and how a",
+            "new client joins, is in [conformance/](../conformance/README.md).",
             "",
             f"| case | shows | {' | '.join(self.clients)} |",
             f"|---|---|{'---|' * len(self.clients)}",
