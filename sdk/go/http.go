@@ -162,8 +162,9 @@ func (l *link) send(ctx context.Context, r *request, tries *attempts) (answer *h
 		end()
 		return nil, nil, err
 	}
+	body = answer.Body
 	done = func() {
-		_ = answer.Body.Close()
+		_ = body.Close()
 		end()
 	}
 	if !slices.Contains(r.success, answer.StatusCode) {
@@ -207,7 +208,7 @@ func (l *link) call(ctx context.Context, r *request, tries *attempts) ([]byte, e
 		return nil, err
 	}
 	if len(data) > wire.AnswerBytes {
-		return nil, problem.New(problem.Integrity, fmt.Sprintf("an answer of more than %d bytes", wire.AnswerBytes))
+		return nil, problem.New(problem.TooLarge, fmt.Sprintf("an answer of more than %d bytes", wire.AnswerBytes))
 	}
 	return data, nil
 }

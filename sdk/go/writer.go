@@ -222,7 +222,7 @@ func (w *Writer) upload(ctx context.Context, data []byte) error {
 		switch {
 		case errors.As(err, &wasCut):
 			most = max(size/2, partLeastBytes)
-		case errors.Is(err, problem.TooLarge) && size > partLeastBytes:
+		case refusedSize(err) && size > partLeastBytes:
 			// An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
 			most = max(size/2, partLeastBytes)
 			w.part = min(w.part, most)
@@ -250,6 +250,12 @@ func (w *Writer) upload(ctx context.Context, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// refusedSize says whether a server, and not this client, found something too large.
+func refusedSize(err error) bool {
+	var answer *problem.Error
+	return errors.As(err, &answer) && answer.Code == problem.TooLarge && answer.Status != 0
 }
 
 // put sends one part and gives the owner's sealed status.
