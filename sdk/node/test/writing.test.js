@@ -61,7 +61,7 @@ test("nothing is published by end(), destroy(), a failing source, a signal, or a
   const ends = {
     destroyed: (writer) => writer.destroy(),
     aborted: (writer) => writer.abort(),
-    disposed: (writer) => writer[Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose")](),
+    disposed: (writer) => writer[Symbol.asyncDispose](),
     failing: (writer) => assert.rejects(pipeline(failing(), writer), { message: "the computation failed" }),
     signalled: () => stop.abort(new Error("enough")),
   };

@@ -8,7 +8,7 @@
 import { MisuseError, TransferError } from "../errors.js";
 import { shown } from "../wire/encoding.js";
 import { checkPath } from "../wire/paths.js";
-import { Reader, asyncDispose } from "./reader.js";
+import { Reader } from "./reader.js";
 
 /** @typedef {import("../wire/documents.js").Entry} Entry */
 
@@ -96,7 +96,7 @@ export class Folder {
     await this.#lease.close();
   }
 
-  async [asyncDispose]() {
+  async [Symbol.asyncDispose]() {
     await this.close();
   }
 }

@@ -16,7 +16,7 @@ import { FileLease, FolderLease, openManifest } from "./download.js";
 import { Folder, folderName } from "./folder.js";
 import { Http } from "./http.js";
 import { REAL_PACE } from "./pace.js";
-import { Reader, asyncDispose, checkNumber } from "./reader.js";
+import { Reader, checkNumber } from "./reader.js";
 import { Link, closeTransfer, fetchKey } from "./transfer.js";
 import { createWriter } from "./writer.js";
 
@@ -179,7 +179,7 @@ export class Owner {
     this.#link.http.close();
   }
 
-  async [asyncDispose]() {
+  async [Symbol.asyncDispose]() {
     await this.close();
   }
 }

@@ -15,11 +15,6 @@ import { shown } from "../wire/encoding.js";
 /** @typedef {import("./download.js").Lease} Lease */
 /** @typedef {import("./download.js").File} File */
 
-/** Of objects that end asynchronously; Node has the symbol since 20.4. */
-export const asyncDispose = /** @type {typeof Symbol.asyncDispose} */ (
-  Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose")
-);
-
 /**
  * A file, or a part of one, in the version that it had when it was opened. Positions count from the part's beginning.
  *
@@ -119,7 +114,7 @@ export class Reader {
     if (this.#ownsLease) await this.#lease.close();
   }
 
-  async [asyncDispose]() {
+  async [Symbol.asyncDispose]() {
     await this.close();
   }
 

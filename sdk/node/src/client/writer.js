@@ -26,7 +26,6 @@ import { b64url, shown } from "../wire/encoding.js";
 import { advice } from "../wire/problem.js";
 import { Sealer, openSealed, seal, sealedSize } from "../wire/sealed.js";
 import { SEALED_TYPE } from "./http.js";
-import { asyncDispose } from "./reader.js";
 import { inputs } from "./session.js";
 import { closeTransfer, ended, openTransfer } from "./transfer.js";
 
@@ -411,7 +410,7 @@ export class Writer extends Writable {
   }
 
   /** Gives up what was not committed. */
-  async [asyncDispose]() {
+  async [Symbol.asyncDispose]() {
     await this.abort();
   }
 }
