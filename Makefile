@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean sdk-node
+.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean sdk-node sdk-go sdk-java
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,11 +43,17 @@ bench: $(VENV)/.dev ## measurements beside their references; writes build/bench.
 sdk-node: ## the Node client: types and tests
 	cd sdk/node && npm ci --silent && npm run --silent check && npm test --silent
 
+sdk-go: ## the Go client: format, vet, tests
+	sdk/go/test.sh
+
 conformance: $(VENV)/.dev ## the clients of all languages through the same cases; writes build/conformance.json
 	$(BIN)/python -m conformance $(CONFORMANCE)
 
 lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer versions
 	requirements/lock.sh $(VENV)/tools/bin/uv $(if $(UPGRADE),--upgrade)
+
+sdk-java: ## build and test the Java client
+	cd sdk/java && { mvn -q -o -B verify >/dev/null 2>&1 || mvn -q -B verify; }
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
