@@ -251,6 +251,13 @@ def test_spoilt_vectors_are_spoilt() -> None:
     )  # fmt: skip
 
 
+def test_the_page_shows_the_cases_that_there_are() -> None:
+    """docs/conformance.md is written anew when cases come or change."""
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [[f"| `{case.name}`", case.about] for case in CASES]
+
+
 def test_what_is_found_is_executable(write: Write) -> None:
     """Known clients first, in the matrix's order; sources beside them are no clients."""
     for name in ("zig", "go", "python"):
