@@ -64,6 +64,7 @@ def test_nothing_comes_from_the_host(clf: Clf, app: Path, platform: Path) -> Non
         platform,
         CLF_APP="/evil/clf.toml",
         CLF_OWNERS="/evil",
+        CLF_LOCAL="/",
         LD_LIBRARY_PATH="/evil",
         PYTHONPATH="/evil",
         SECRET="x",
@@ -129,6 +130,16 @@ def test_owners_are_listed_for_every_language(clf: Clf, app: Path, platform: Pat
         },
     ]
     assert authorities == ["PEM\n", "PEM b\n"]
+
+
+def test_the_local_folder_is_what_was_measured(clf: Clf, app: Path, platform: Path) -> None:
+    """CLF_LOCAL is the folder that [app] declares, within the measured copy; the host's own value never arrives."""
+    (app / "app.py").write_text("import os; print(os.path.relpath(os.environ['CLF_LOCAL']))")
+    (app / "clf.toml").write_text(TOML.replace("[app]\n", '[app]\nlocal = "data/old"\n', 1))
+    done = clf("run", app, "--platform", platform, CLF_LOCAL="/")
+    assert done.stdout == "data/old\n", done.stderr
+    (app / "clf.toml").write_text(TOML.replace("[app]\n", '[app]\nlocal = "../out"\n', 1))
+    assert clf("run", app, "--platform", platform).returncode != 0
 
 
 def test_an_app_without_owners_has_an_empty_list(clf: Clf, app: Path, platform: Path) -> None:

@@ -86,6 +86,7 @@ class AppTable(Strict):
     threads: Annotated[int, Field(ge=1, le=4096)] = 8
     product_id: Annotated[int, Field(ge=0, le=65535)] = 0
     svn: Annotated[int, Field(ge=0, le=65535)] = 0
+    local: _File | None = None
 
     @property
     def memory_bytes(self) -> int:
