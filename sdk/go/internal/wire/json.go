@@ -115,15 +115,20 @@ func (p *parser) value(depth int) any {
 	case c == '-' || c >= '0' && c <= '9':
 		return p.number()
 	default:
-		for word, value := range map[string]any{"true": true, "false": false, "null": nil} {
-			if bytes.HasPrefix(p.data[p.at:], []byte(word)) {
-				p.at += len(word)
-				return value
+		for _, known := range literals {
+			if bytes.HasPrefix(p.data[p.at:], []byte(known.word)) {
+				p.at += len(known.word)
+				return known.value
 			}
 		}
 		return p.fail("no value")
 	}
 }
+
+var literals = []struct {
+	word  string
+	value any
+}{{"true", true}, {"false", false}, {"null", nil}}
 
 func (p *parser) object(depth int) any {
 	object := Object{}
