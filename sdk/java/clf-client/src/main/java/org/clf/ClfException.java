@@ -11,7 +11,10 @@ import java.io.IOException;
 public class ClfException extends IOException {
     private static final long serialVersionUID = 1L;
 
+    /** Stable, for programs. */
     private final String code;
+
+    /** For people, or empty. */
     private final String remedy;
 
     /**

@@ -8,8 +8,13 @@ package org.clf;
 public class TransferException extends ClfException {
     private static final long serialVersionUID = 1L;
 
+    /** The HTTP status, or 0. */
     private final int status;
+
+    /** Into the owner's audit log, or empty. */
     private final String reference;
+
+    /** What the server asked for, or -1. */
     private final long retryAfterSeconds;
 
     /**
