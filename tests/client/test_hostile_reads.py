@@ -75,6 +75,7 @@ def test_cut_for_ever_ends_in_time(double: OwnerDouble) -> None:
     with pytest.raises(UnreachableError) as caught:
         double.owner(pace=time.pace(), timeout=30.0).read_bytes("f")
     assert caught.value.code == "unreachable"
+    assert caught.value.message.startswith("https://127.0.0.1:"), "an app of several owners says which one"
     assert time.slept[:4] == [0.2, 0.4, 0.8, 1.6]
     assert max(time.slept) == limits.CLIENT_BACKOFF_MOST_SECONDS
 

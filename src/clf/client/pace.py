@@ -30,10 +30,11 @@ class Pace:
 
 
 class Attempts:
-    """The tries of one operation. Not shared between threads."""
+    """The tries of one operation on the server at `url`. Not shared between threads."""
 
-    def __init__(self, timeout: float, pace: Pace) -> None:
+    def __init__(self, timeout: float, pace: Pace, url: str) -> None:
         self.timeout = timeout
+        self.url = url
         self.failures = 0
         """Failures since the last progress."""
         self.reopened = 0
@@ -80,7 +81,7 @@ class Attempts:
         """What the caller sees after the last try."""
         if isinstance(error, CutError):
             return UnreachableError(
-                f"no progress within {self.timeout:g} s: {error.message}",
+                f"{self.url}: no progress within {self.timeout:g} s: {error.message}",
                 remedy=error.remedy or "is the owner's server running and reachable from here?",
             )
         return error

@@ -114,7 +114,7 @@ class Link:
 
     def attempts(self) -> Attempts:
         """The tries of a new operation."""
-        return Attempts(self.timeout, self.pace)
+        return Attempts(self.timeout, self.pace, self.http.url)
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,6 @@ def close_transfer(link: Link, transfer: Transfer | None) -> None:
 
 
 def _delete(link: Link, transfer_id: str, token: str) -> None:
-    attempts = Attempts(min(limits.CLIENT_CLOSE_SECONDS, link.timeout), link.pace)
+    attempts = Attempts(min(limits.CLIENT_CLOSE_SECONDS, link.timeout), link.pace, link.http.url)
     with suppress(ClfError):
         link.http.call("DELETE", f"/v1/transfers/{transfer_id}", attempts=attempts, token=token)
