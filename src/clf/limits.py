@@ -232,6 +232,17 @@ AUDIT_DENIALS_PER_MINUTE: Final = 600
 STATE_KEPT_SECONDS: Final = 3600
 """How long an ended transfer is remembered after its time: far longer than a challenge lives, so no replay is new."""
 
+STATE_RECOUNT_MARGIN_SECONDS: Final = 600
+"""A transfer's entry in the audit log may be this much younger than its row: an appraisal waits for collateral."""
+AUDIT_MARK_ENTRIES: Final = 10_000
+"""Entries after which a worker notes that all of them are counted: what a starting server reads again at most."""
+BACKUP_FILE_BYTES: Final = 64 * MIB
+"""A small file of a backup, its manifest among them; state and audit log are as long as they are."""
+KEY_BACKUP_BYTES: Final = 16 * MIB
+"""All of an owner's keys in one file: each has at most 64 KiB."""
+PASSPHRASE_CHARACTERS: Final = 16
+"""The shortest passphrase of a key backup: whoever has the file may try for years."""
+
 # --- the demo ---------------------------------------------------------------------------------------
 DEMO_COMMAND_SECONDS: Final = 120.0
 """One command of the demo, on the slowest machine worth waiting for."""

@@ -18,7 +18,7 @@ import pytest
 from cryptography import x509
 
 from clf.errors import ConfigError
-from clf.server import certificates, setup
+from clf.server import certificates, durable, setup
 from clf.server.config import Collateral, load
 from clf.server.explain import check
 from clf.server.keys import load_identity, load_keyring, new_keyring, read_named_key, rotate
@@ -102,7 +102,7 @@ def test_data_that_an_owner_has_already_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(9))
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Whichever write fails, init takes back what it made, so that it can simply be run again."""
-    real, calls = setup.write_private, iter(range(100))
+    real, calls = durable.write_private, iter(range(100))
 
     def failing(path: Path, data: bytes) -> None:
         if next(calls) == number:
@@ -289,7 +289,7 @@ def test_rotation_keeps_what_is_still_needed(tmp_path: Path) -> None:
     assert first.current not in third.keys
     assert second.current in third.keys
     path = tmp_path / "ring.json"
-    setup.write_private(path, third.to_json().encode())
+    durable.write_private(path, third.to_json().encode())
     assert load_keyring(path) == third
 
 
@@ -297,8 +297,8 @@ def test_what_is_no_file_is_no_key(tmp_path: Path) -> None:
     """A folder, a FIFO or an empty file in a key's place is refused without waiting for anybody."""
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "folder").mkdir()
-    setup.write_private(tmp_path / "empty", b"")
-    setup.write_private(tmp_path / "long", bytes(5000))
+    durable.write_private(tmp_path / "empty", b"")
+    durable.write_private(tmp_path / "long", bytes(5000))
     for name in ("fifo", "folder", "empty", "long", "absent"):
         with pytest.raises(ConfigError):
             read_named_key(tmp_path / name, "model")

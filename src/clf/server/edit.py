@@ -23,7 +23,8 @@ import tomlkit
 from clf.errors import ConfigError
 from clf.server.config import FILE_NAME, ServerConfig, parse_config
 from clf.server.config_policy import NAMED_FOLDER, UNLIMITED
-from clf.server.setup import random_key, replace_file, sync_folder, write_private
+from clf.server.durable import replace_file, sync_folder, write_private
+from clf.server.setup import random_key
 from clf.strict_toml import did_you_mean, read_file
 from clf.toml_lines import Lines
 

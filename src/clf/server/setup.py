@@ -21,8 +21,6 @@ import contextlib
 import os
 import secrets
 import socket
-import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,6 +40,7 @@ from clf.server.config import (
     parse_config,
 )
 from clf.server.config_policy import NAMED_KEYS
+from clf.server.durable import replace_file, sync_folder, write_private
 from clf.server.keys import load_private_key, new_keyring
 from clf.server.template import render
 from clf.strict_toml import read_file
@@ -179,42 +178,6 @@ def _create(folder: Path, files: dict[str, bytes]) -> None:
         raise ConfigError(
             f"{error.filename or folder}: {error.strerror}", field="dir", remedy="choose a folder that you may write"
         ) from None
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a new file that only its owner can read, durably; whatever the umask says. Raises OSError."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file as a whole or not at all, durably; its mode stays. Raises OSError."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make names in a folder durable. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load_certificate(path: Path, name: str) -> x509.Certificate:

@@ -114,6 +114,26 @@ class Result:
     collected: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What one entry of the audit log says was charged to a grant: a released transfer, or a published result.
+
+    `time` in seconds since the epoch, `bytes` what was taken from the grant; `n` is the entry's number.
+    """
+
+    n: int
+    kind: Literal["transfer", "result"]
+    transfer: str
+    run: bytes
+    grant: str
+    enclave: str
+    action: str
+    path: str
+    time: float
+    bytes: int = 0
+    sha256: str = ""
+
+
 class StateStore(abc.ABC):
     """See the module's text. Errors: `StateError` when the store cannot be read or written, `LimitReached`."""
 
@@ -242,6 +262,26 @@ class StateStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    def audit_mark(self) -> int:
+        """The entry of the audit log up to which everything is known to be counted here; 0 if nothing is known."""
+
+    @abc.abstractmethod
+    def set_audit_mark(self, n: int) -> None:
+        """Note that everything up to entry `n` is counted."""
+
+    @abc.abstractmethod
+    def counts(self, charge: Charge) -> bool:
+        """Whether a charge that the audit log shows is counted here; a transfer long forgotten is told by its run."""
+
+    @abc.abstractmethod
+    def count(self, charge: Charge) -> bool:
+        """Count it where it is not, whatever the grant's limits say. False: it was counted already."""
+
+    @abc.abstractmethod
+    def use_up(self, grant: str, max_runs: int | None, max_bytes: int | None) -> None:
+        """Raise a grant's counters to these numbers, so that nothing more is allowed by it. Lowers nothing."""
+
+    @abc.abstractmethod
     def set_policy_digest(self, digest: str, now: float) -> int:
         """Note the policy in force. Returns its generation, which grows by one whenever the digest is another one."""
 
@@ -256,6 +296,7 @@ class StateStore(abc.ABC):
 
 __all__: Sequence[str] = [
     "ENDED_STATES",
+    "Charge",
     "LimitReached",
     "Limited",
     "Result",

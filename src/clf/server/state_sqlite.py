@@ -18,9 +18,11 @@ from typing import Any, Final
 
 from clf import limits
 from clf.errors import StateError, StorageError
+from clf.server import state_migrations
 from clf.server.sqlite_file import SqliteFile
 from clf.server.state import (
     ENDED_STATES,
+    Charge,
     LimitReached,
     Result,
     StateStore,
@@ -30,7 +32,6 @@ from clf.server.state import (
     Usage,
 )
 
-SCHEMA_VERSION: Final = 1
 _LARGEST: Final = (1 << 63) - 1  # SQLite's integers end here; a counter stays there rather than wrap
 
 _SCHEMA: Final = (
@@ -79,29 +80,28 @@ class SqliteStateStore(StateStore):
     def _prepare(self, trust: Trust) -> None:
         with self._file.write() as connection:
             known = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-            if "meta" in known:
-                meta = dict(connection.execute("SELECT name, value FROM meta"))
-                version = meta.get("schema_version", "0")
-                if version != str(SCHEMA_VERSION):
-                    raise StateError(
-                        f"the state in {self._file.path} has schema version {version}, this CLF knows {SCHEMA_VERSION}",
-                        remedy="run the CLF that made it, or a newer one",
-                    )
-                if meta.get("trust") != trust:
-                    raise StateError(
-                        f"the state in {self._file.path} was made with trust root {meta.get('trust')!r}, not {trust!r}",
-                        code="state_trust_mismatch",
-                        remedy="give each trust root a state folder of its own: simulated runs must not count for real",
-                    )
+            if not known:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", _first_meta(trust))
                 return
-            if known:
+            if "meta" not in known:
                 raise StateError(
                     f"{self._file.path} is a database of something else", remedy="choose another state folder"
                 )
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            rows = [("schema_version", str(SCHEMA_VERSION)), ("trust", trust), ("policy", ""), ("generation", "0")]
-            connection.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", rows)
+            meta = dict(connection.execute("SELECT name, value FROM meta"))
+        version = state_migrations.check_version(self._file.path, str(meta.get("schema_version", "")))
+        if meta.get("trust") != trust:
+            raise StateError(
+                f"the state in {self._file.path} was made with trust root {meta.get('trust')!r}, not {trust!r}",
+                code="state_trust_mismatch",
+                remedy="give each trust root a state folder of its own: simulated runs must not count for real",
+            )
+        if version < state_migrations.VERSION:  # nobody else does: the caller holds the lock of `opening`
+            with self._file.read() as connection:
+                state_migrations.keep_copy(connection, self._file.path, version)
+            with self._file.write() as connection:
+                state_migrations.migrate(connection, version)
 
     def close(self) -> None:
         self._file.close()
@@ -293,7 +293,59 @@ class SqliteStateStore(StateStore):
 
     def purge(self, before: float) -> int:
         with self._file.write() as connection:
-            return connection.execute("DELETE FROM transfers WHERE state <> 'open' AND expires < ?", (before,)).rowcount
+            gone = connection.execute("DELETE FROM transfers WHERE state <> 'open' AND expires < ?", (before,)).rowcount
+            if gone:
+                connection.execute(
+                    "UPDATE meta SET value = ? WHERE name = 'purged_before' AND CAST(value AS REAL) < ?",
+                    (repr(float(before)), before),
+                )
+            return gone
+
+    # --- what the audit log says (recount.py) ---
+
+    def audit_mark(self) -> int:
+        with self._file.read() as connection:
+            return int(_meta(connection, "audit_mark"))
+
+    def set_audit_mark(self, n: int) -> None:
+        with self._file.write() as connection:
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'audit_mark'", (str(n),))
+
+    def counts(self, charge: Charge) -> bool:
+        with self._file.read() as connection:
+            return _counts(connection, charge)
+
+    def count(self, charge: Charge) -> bool:
+        with self._file.write() as connection:
+            if _counts(connection, charge):
+                return False
+            used = _usage(connection, charge.grant)
+            is_new = connection.execute(
+                "INSERT OR IGNORE INTO runs (grant_name, run, first) VALUES (?, ?, ?)",
+                (charge.grant, charge.run, charge.time),
+            ).rowcount
+            _charge(connection, charge.grant, Usage(used.runs + is_new, used.bytes + charge.bytes))
+            if charge.kind == "result":
+                connection.execute(
+                    "INSERT INTO results (id, path, size, sha256, grant_name, enclave, run, committed, receipt)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')",
+                    (charge.transfer, charge.path, charge.bytes, charge.sha256, charge.grant, charge.enclave,
+                     charge.run, charge.time),
+                )  # fmt: skip
+            else:  # a row of its own, so that it is counted once however often it is looked at
+                row = Transfer(
+                    id=charge.transfer, run=charge.run, grant=charge.grant, enclave=charge.enclave,
+                    action=charge.action, path=charge.path, created=charge.time, expires=charge.time,
+                    touched=charge.time, state="closed", reason="counted from the audit log",
+                    charged_bytes=charge.bytes,
+                )  # fmt: skip
+                connection.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
+            return True
+
+    def use_up(self, grant: str, max_runs: int | None, max_bytes: int | None) -> None:
+        with self._file.write() as connection:
+            used = _usage(connection, grant)
+            _charge(connection, grant, Usage(max(used.runs, max_runs or 0), max(used.bytes, max_bytes or 0)))
 
     def set_policy_digest(self, digest: str, now: float) -> int:
         with self._file.write() as connection:
@@ -313,6 +365,18 @@ class SqliteStateStore(StateStore):
 
 
 # --- rows ---
+
+
+def _first_meta(trust: Trust) -> list[tuple[str, str]]:
+    version = str(state_migrations.VERSION)
+    return [
+        ("schema_version", version),
+        ("trust", trust),
+        ("policy", ""),
+        ("generation", "0"),
+        ("audit_mark", "0"),
+        ("purged_before", "0"),
+    ]
 
 
 def _row(row: tuple[Any, ...]) -> Transfer:
@@ -351,6 +415,16 @@ def _charge(connection: sqlite3.Connection, grant: str, used: Usage) -> None:
         " ON CONFLICT (grant_name) DO UPDATE SET runs = excluded.runs, bytes = excluded.bytes",
         (grant, used.runs, min(used.bytes, _LARGEST)),
     )
+
+
+def _counts(connection: sqlite3.Connection, charge: Charge) -> bool:
+    if charge.kind == "result":
+        return bool(_count(connection, "results WHERE id = ?", charge.transfer))
+    if not _count(connection, "runs WHERE grant_name = ? AND run = ?", charge.grant, charge.run):
+        return False
+    if charge.time <= float(_meta(connection, "purged_before")) + limits.STATE_RECOUNT_MARGIN_SECONDS:
+        return True  # its row may have been forgotten since
+    return bool(_count(connection, "transfers WHERE id = ?", charge.transfer))
 
 
 def _meta(connection: sqlite3.Connection, name: str) -> str:
