@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import tomllib
 from collections import deque
 from collections.abc import Iterator
@@ -43,6 +44,10 @@ def register(app: typer.Typer) -> None:
     audit.command("show", epilog="Example: clf audit show hospital-a --event denied --since 2026-01-31 --last 20")(show)
     audit.command("verify", epilog="Example: clf audit verify hospital-a --head /media/usb/hospital-a.head")(verify)
     audit.command("export-head", epilog="Example: clf audit export-head hospital-a --out hospital-a.head")(export_head)
+    audit.command(
+        epilog="Example: clf audit archive hospital-a --head /media/usb/2026-01.head --out /archive/hospital-a"
+    )(archive)
+    audit.command(epilog="Example: clf audit prune hospital-a --head /media/usb/2024-01.head --older-than 365")(prune)
     app.add_typer(audit, name="audit")
 
 
@@ -94,6 +99,9 @@ def show(  # noqa: PLR0917 - the command line's options
 def verify(
     folder: Folder,
     head: Annotated[Path | None, typer.Option(help="An exported head: also finds a log that was cut off.")] = None,
+    archive: Annotated[
+        list[Path] | None, typer.Option(help="A folder of clf audit archive, to verify with the log; repeatable.")
+    ] = None,
     key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +109,7 @@ def verify(
     from clf.server.audit_verify import verify as verify_log
 
     token = None if head is None else _read_text(head)
-    report = verify_log(_audit_folder(folder), _public_key(folder, key), token)
+    report = verify_log(_audit_folder(folder), _public_key(folder, key), token, archive or [])
     if as_json:
         problems = [
             {"kind": problem.kind, "n": problem.n, "line": problem.line, "text": problem.text}
@@ -110,6 +118,7 @@ def verify(
         answer = {
             "holds": report.holds,
             "entries": report.entries,
+            "first": report.first,
             "last": report.last,
             "hash": report.hash,
             "heads": report.heads,
@@ -133,7 +142,8 @@ def verify(
             )
         verdict = ("holds", "bold green") if report.holds else ("does not hold", "bold red")
         against = " and the exported head" if head else ""
-        summary = f": {report.entries} entries, {report.heads} signed heads{against}"
+        begin = f" from entry {report.first} on" if report.first > 1 else ""
+        summary = f"{begin}: {report.entries} entries, {report.heads} signed heads{against}"
         console.print(Text.assemble("the audit log ", verdict, summary), soft_wrap=True)
         if report.simulated:
             console.print("SIMULATION: what it speaks of was not confidential", style="bold yellow", soft_wrap=True)
@@ -162,6 +172,48 @@ def export_head(
         ) from error
     print(f"entry {head.n} of {head.time} is the head in {out}")
     print(f"later: clf audit verify {folder} --head {out}")
+
+
+HeadFile = Annotated[Path, typer.Option("--head", help="An exported head; entries up to it go.")]
+OlderThan = Annotated[int, typer.Option(min=0, help="Days: a younger head is refused.")]
+
+
+def archive(
+    folder: Folder,
+    head: HeadFile,
+    out: Annotated[Path, typer.Option("--out", help="The folder of the archive; made where it is not there.")],
+    older_than: OlderThan = 90,
+    as_json: AsJson = False,
+) -> None:
+    """Move the oldest entries into an archive, up to an exported head. The server may run meanwhile.
+
+    What stays verifies by itself; with --archive, all of it does. Killed at any moment, it can be given again.
+    """
+    _take_out(folder, head, out, older_than, as_json)
+
+
+def prune(folder: Folder, head: HeadFile, older_than: OlderThan = 90, as_json: AsJson = False) -> None:
+    """Remove the oldest entries for good, up to an exported head. The server may run meanwhile."""
+    _take_out(folder, head, None, older_than, as_json)
+
+
+def _take_out(folder: Path, head: Path, out: Path | None, older_than: int, as_json: bool) -> None:
+    from clf.server.audit_retention import take_out
+    from clf.server.keys import load_private_key
+
+    key = load_private_key(_place(folder, "keys") / "audit.pem", "audit key")
+    token = _read_text(head)
+    done = take_out(_audit_folder(folder), key, token, out=out, older_than_days=older_than, now=time.time)
+    if as_json:
+        place = None if done.archive is None else str(done.archive)
+        print(json.dumps({"first": done.first, "last": done.last, "archive": place}))
+    elif not done.first:
+        print(f"entries up to {done.last} were taken out before")
+    else:
+        where = "removed" if done.archive is None else f"now in {done.archive}"
+        print(f"entries {done.first} to {done.last} are {where}")
+        also = "" if out is None else f" --archive {out}"
+        print(f"check: clf audit verify {folder}{also} --head {head}")
 
 
 def printable(text: str) -> str:

@@ -128,6 +128,14 @@ class AuditLog:
             end = self._find_end()
             return Head(end.n, end.hash, moment(self._now()))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every thread and process from appending, while both files are replaced by others."""
+        self._after_fork()
+        with self._turn, self._locked():
+            self._find_end()
+            yield
+
     def close(self) -> None:
         """Sync the heads and close the files. Appending again opens them anew."""
         self._after_fork()

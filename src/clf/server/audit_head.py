@@ -20,6 +20,9 @@ from clf.wire.encoding import compact_json, integer, members, parse_object, text
 from clf.wire.jose import sign_jws, verify_jws
 
 TYP: Final = "clf-audit-head+jws"
+ANCHOR_TYP: Final = "clf-audit-anchor+jws"
+ANCHOR_NAME: Final = "anchor.jws"
+"""Beside a log whose first entries were archived or pruned: where it begins."""
 _LINE: Final = re.compile(rb'\{"n":([0-9]{1,16}),"head":"([A-Za-z0-9_.-]{1,2048})"\}')
 
 
@@ -37,10 +40,18 @@ def sign_head(head: Head, key: ec.EllipticCurvePrivateKey) -> str:
     return sign_jws(compact_json({"n": head.n, "hash": head.hash, "time": head.time}), key, typ=TYP)
 
 
-def verify_head(token: str, key: ec.EllipticCurvePublicKey) -> Head:
+def sign_anchor(head: Head, key: ec.EllipticCurvePrivateKey) -> str:
+    """The statement that the owner took away everything up to this head, which had been exported.
+
+    Its type is another than a head's: of those the log holds many, and each would allow to take away what it covers.
+    """
+    return sign_jws(compact_json({"n": head.n, "hash": head.hash, "time": head.time}), key, typ=ANCHOR_TYP)
+
+
+def verify_head(token: str, key: ec.EllipticCurvePublicKey, *, typ: str = TYP) -> Head:
     """The head, if `key` signed it. Raises AuditError with code `audit_wrong_key` or `audit_head_malformed`."""
     try:
-        payload = parse_object(verify_jws(token, key, typ=TYP, most=limits.AUDIT_HEAD_BYTES), "head", most=1024)
+        payload = parse_object(verify_jws(token, key, typ=typ, most=limits.AUDIT_HEAD_BYTES), "head", most=1024)
         members(payload, "head", required=("n", "hash", "time"))
         return Head(integer(payload, "n"), text(payload, "hash", most=43), text(payload, "time", most=40))
     except IntegrityError as error:
