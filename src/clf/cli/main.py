@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from clf.cli import app as app_commands
 from clf.cli import attest as attest_commands
-from clf.cli import audit, collateral, demo, quote, server_policy, server_run, simulator
+from clf.cli import audit, collateral, demo, quote, server_policy, server_run, server_upkeep, simulator
 from clf.errors import AuditError, ClfError, CollateralError, ConfigError, IntegrityError, UnreachableError
 
 EXIT_REFUSED = 1
@@ -50,6 +50,7 @@ app.add_typer(server, name="server")
 
 server_policy.register(server)
 server_run.register(server)
+server_upkeep.register(server)
 audit.register(app)
 collateral.register(app)
 app_commands.register(app)

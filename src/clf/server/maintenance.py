@@ -12,7 +12,7 @@ import structlog
 
 from clf import __version__, limits
 from clf.server.results import Fate, fate_of
-from clf.server.services import Services
+from clf.server.services import Facts, Services
 from clf.server.uploads import is_collected
 
 SWEEP_SECONDS = 15.0
@@ -37,9 +37,9 @@ def recover(services: Services) -> None:
         row = services.state.get(transfer_id)
         if row is not None and row.state == "committed":
             reason = "committed just before an earlier process ended"
-            services.record(
-                "recovered", {"transfer": row.id, "path": row.path, "bytes": row.received, "reason": reason}
-            )
+            facts: Facts = {"transfer": row.id, "action": row.action, "path": row.path, "grant": row.grant}
+            facts |= {"enclave": row.enclave, "run": row.run.hex(), "bytes": row.received, "reason": reason}
+            services.record("recovered", facts)
         return fate_of(row)
 
     def refused(transfer_id: str) -> None:
@@ -47,8 +47,9 @@ def recover(services: Services) -> None:
         row = services.state.get(transfer_id)
         reason = "something else took the name after the commit, and before the result had it"
         services.state.uncommit(transfer_id, reason, services.now())
-        facts = {"transfer": transfer_id, "path": row.path if row else None, "reason": reason}
-        services.record("commit_refused", facts)
+        services.record(
+            "commit_refused", {"transfer": transfer_id, "path": row.path if row else None, "reason": reason}
+        )
 
     services.results.sweep(fate, refused=refused)
 
@@ -100,3 +101,7 @@ def sweep(services: Services) -> None:
             services.state.mark_collected(result.id, now)
     services.forget_sent({row.id for row in services.state.list_open()})
     services.state.purge(now - limits.STATE_KEPT_SECONDS)
+    # Whatever the log holds now was counted before it was written; the next start need not read it again.
+    last = services.audit.last().n
+    if last > services.state.audit_mark() + limits.AUDIT_MARK_ENTRIES:
+        services.state.set_audit_mark(last)

@@ -10,6 +10,8 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from granian.log import LogLevels
 
 from clf import limits
 from clf.errors import ClfError, ConfigError, UnreachableError
+from clf.server import recount
 from clf.server.access import check_policy
 from clf.server.admin import AdminServer
 from clf.server.config import Address, ServerConfig, parse_config
@@ -28,7 +31,7 @@ from clf.server.logs import configure_logging, library_logging
 from clf.server.policy_live import ACTIVE_NAME, activate
 from clf.server.refusal import Refusal
 from clf.server.state import StateStore
-from clf.server.worker import FOLDER_VARIABLE, STATE_NAME, open_services
+from clf.server.worker import AUDIT_NAME, FOLDER_VARIABLE, STATE_NAME, open_services
 from clf.strict_toml import read_file
 from clf.verify.policy import Policy
 
@@ -107,6 +110,16 @@ def take_lock(config: ServerConfig) -> int:
     return handle
 
 
+@contextmanager
+def locked(config: ServerConfig) -> Iterator[None]:
+    """For commands that change the state while no server may run. Raises ConfigError where one does."""
+    handle = take_lock(config)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def check_port(address: Address, field: str) -> None:
     """Nobody else listens there. The workers share their port, and would share it with a stranger's, connection by
     connection. Raises ConfigError.
@@ -145,6 +158,7 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     activate(config, data)
     services = open_services(config)
     services.results.check()
+    recount.check(services.state, services.audit, config.state / AUDIT_NAME)
     generation = services.state.set_policy_digest(config.digest, time.time())
     services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
     services.audit.close()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An older copy of the state does not give back what was used up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import clf
+from tests.world import CLF, OwnerProcess, World, run_clf, running
+
+
+def run_of_its_own(owner: OwnerProcess, *, write: str | None = None) -> int:
+    """One run of an app, in a process of its own as runs are: reads, perhaps writes. Its exit code, 3 if refused."""
+    program = (
+        "import sys\nimport clf\nfrom pathlib import Path\n"
+        "from clf.simulator.store import load_or_create\nfrom tests.world import PlatformAttester\n"
+        "attester = PlatformAttester(load_or_create(Path(sys.argv[4])))\n"
+        "try:\n"
+        "    with clf.connect(sys.argv[1], ca=sys.argv[2], identity=sys.argv[3], attester=attester) as owner:\n"
+        "        owner.read_bytes('patients.csv')\n"
+        "        if sys.argv[5]:\n"
+        "            with owner.create(sys.argv[5]) as result:\n"
+        "                result.write(b'result')\n"
+        "except clf.TransferError as error:\n"
+        "    sys.exit(3 if error.code == 'limit_reached' else 4)\n"
+    )
+    import sys
+
+    arguments = [owner.url, owner.ca, owner.identity, owner.world.folder / "platform", write or ""]
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=False, timeout=60)
+    return done.returncode
+
+
+def start_fails(owner: OwnerProcess, code: str) -> str:
+    """The server does not start; what it said."""
+    done = subprocess.run(
+        [*CLF, "server", "run", str(owner.folder)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode in (1, 3, 5), done
+    assert code in done.stderr, done.stderr
+    assert "remedy" in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def owner(everything: World) -> OwnerProcess:
+    """An owner that allows three runs; not started."""
+    count = sum(1 for _ in everything.folder.glob("rolled-*"))
+    made = OwnerProcess(everything, f"rolled-{count}")
+    made.put("patients.csv", b"x" * 1000)
+    made.allow("app", read="**", write="**", max_runs="3", max_bytes="100000")
+    return made
+
+
+def copy_state(owner: OwnerProcess, target: Path) -> None:
+    """What a careless backup does, with the server stopped."""
+    shutil.copytree(owner.folder / "state", target)
+
+
+def test_an_older_state_is_noticed_and_counted_anew(owner: OwnerProcess, tmp_path: Path) -> None:
+    """state.db of before two runs is put back: the server does not start; recounted, exactly the third run is left."""
+    owner.start()
+    owner.stop()
+    copy_state(owner, tmp_path / "old")
+    with running(owner):
+        assert run_of_its_own(owner, write="report.json") == 0
+        assert run_of_its_own(owner) == 0
+    for path in (owner.folder / "state").glob("state.db*"):
+        path.unlink()
+    shutil.copy2(tmp_path / "old" / "state.db", owner.folder / "state" / "state.db")
+    start_fails(owner, "state_rolled_back")
+    found = json.loads(run_clf("server", "recount", owner.folder, "--json"))
+    assert found["counted"] == 4  # two reads, an opened write, and its result
+    assert {grant: used["runs"] for grant, used in found["usage"].items()} == {"app-read": 2, "app-write": 1}
+    assert found["usage"]["app-read"]["bytes"] == 2000
+    assert found["usage"]["app-write"]["bytes"] == len(b"result")
+    assert json.loads(run_clf("server", "recount", owner.folder, "--json"))["counted"] == 0
+    with running(owner):
+        assert [run_of_its_own(owner), run_of_its_own(owner)] == [0, 3]
+        assert [result["path"] for result in owner.listed_results()] == ["report.json"]
+    assert [entry["count"] for entry in owner.audit() if entry["event"] == "recounted"] == [4]
+    owner.verify_audit()
+
+
+def test_a_deleted_state_is_noticed(owner: OwnerProcess) -> None:
+    """Without state.db at all, the log alone says what was released."""
+    with running(owner):
+        assert run_of_its_own(owner) == 0
+    for path in (owner.folder / "state").glob("state.db*"):
+        path.unlink()
+    start_fails(owner, "state_rolled_back")
+    run_clf("server", "recount", owner.folder)
+    with running(owner):
+        assert [run_of_its_own(owner) for _ in range(3)] == [0, 0, 3]
+
+
+def test_a_killed_server_starts_without_help(owner: OwnerProcess) -> None:
+    """kill -9 with transfers open is no rollback: whatever the log shows, the state counts."""
+    owner.start()
+    assert run_of_its_own(owner) == 0
+    owner.kill()
+    with running(owner):
+        assert [run_of_its_own(owner) for _ in range(3)] == [0, 0, 3]
+    assert not [entry for entry in owner.audit() if entry["event"] == "recounted"]
+
+
+def test_a_log_that_was_replaced_is_noticed(owner: OwnerProcess, tmp_path: Path) -> None:
+    """A fresh audit log beside a state that knows of entries: refused until the owner writes out what that means."""
+    with running(owner):
+        assert run_of_its_own(owner) == 0
+    owner.start()
+    owner.stop()
+    (owner.folder / "state" / "audit").rename(tmp_path / "audit")
+    start_fails(owner, "audit_damaged")
+    refused = subprocess.run(
+        [*CLF, "server", "recount", str(owner.folder)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert refused.returncode == 3
+    sentence = refused.stderr.replace("\n", " ").split('--accept "')[1].split('"')[0]
+    run_clf("server", "recount", owner.folder, "--accept", sentence.replace("entries", "things"), expect=3)
+    run_clf("server", "recount", owner.folder, "--accept", sentence)
+    with running(owner):
+        assert [run_of_its_own(owner) for _ in range(3)] == [0, 0, 3]
+    assert [entry["reason"] for entry in owner.audit() if entry["event"] == "recounted"] == [sentence]
+
+
+def test_the_command_is_for_a_stopped_server(owner: OwnerProcess) -> None:
+    """A running server's state is not touched."""
+    with running(owner):
+        run_clf("server", "recount", owner.folder, expect=3)
+        with owner.connect() as connected:
+            assert isinstance(connected, clf.Owner)
