@@ -19,11 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import CASES, references
+from benchmarks.clients import cases as clients
 from benchmarks.harness import Result
-from clf import __version__
+from clf import __version__, limits
 from tests.world import OwnerProcess, running, world
 
 OUT = Path("build") / "bench.json"
+CLIENT_MIB = 128
+"""Long enough that a connection and an attestation are a small part, as they are of the files that take time."""
 
 
 def machine() -> dict[str, object]:
@@ -44,15 +47,32 @@ def machine() -> dict[str, object]:
     }
 
 
-def measure(names: list[str]) -> list[Result]:
-    """Run the cases of these names."""
+def measure(names: list[str], client_bytes: int) -> list[Result]:
+    """Run the cases of these names; `client_bytes` is what each client moves at once."""
     with tempfile.TemporaryDirectory(prefix="clf-bench-") as folder, world(Path(folder)) as made:
         owner = OwnerProcess(made, "owner")
         owner.allow("bench", read="**", write="**")
         plain_folder = Path(folder) / "plain"
         plain_folder.mkdir()
         with running(owner), references(owner, plain_folder) as bench:
-            return [CASES[name](bench) for name in names]
+            return [
+                clients.measure(name, owner, client_bytes) if name in clients.NAMES else CASES[name](bench)
+                for name in names
+            ]
+
+
+def possible(names: list[str]) -> list[str]:
+    """Without the clients whose language is not here; in CI nothing may be left out."""
+    found = []
+    for name in names:
+        missing = clients.missing(name) if name in clients.NAMES else []
+        if missing and os.environ.get("CI"):
+            raise SystemExit(f"{name}: {', '.join(missing)} is not here")
+        if missing:
+            print(f"{name} is left out: {', '.join(missing)} is not here")
+        else:
+            found.append(name)
+    return found
 
 
 def table(results: list[Result]) -> Table:
@@ -79,14 +99,20 @@ def table(results: list[Result]) -> Table:
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure CLF beside references.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all by default")
+    every = [*CASES, *clients.NAMES]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; all by default")
+    parser.add_argument(
+        "--mib", type=int, default=CLIENT_MIB, help=f"what each client moves in a round (default: {CLIENT_MIB} MiB)"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the figures go (default: {OUT})")
     given = parser.parse_args()
     for name in given.names:
-        if name not in CASES:
-            parser.error(f"{name!r} is none of {', '.join(CASES)}")
+        if name not in every:
+            parser.error(f"{name!r} is none of {', '.join(every)}")
+    if given.mib < 1:
+        parser.error("--mib: at least 1")
     begin = time.monotonic()
-    results = measure(given.names or list(CASES))
+    results = measure(possible(given.names or every), given.mib * limits.MIB)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     found = {"results": [result.to_dict() for result in results], "machine": machine()}
     given.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -4,10 +4,10 @@
 set -eu
 cd -- "$(dirname -- "$0")"
 export GOFLAGS=-buildvcs=false
-unformatted=$(gofmt -l . ../../examples/go)
+unformatted=$(gofmt -l . ../../examples/go ../../benchmarks/clients/go)
 [ -z "$unformatted" ] || { echo "not gofmt's format: $unformatted" >&2; exit 1; }
 race=
 if [ "$(go env CGO_ENABLED)" = 1 ] && command -v cc >/dev/null; then race=-race; fi
 go vet ./...
 go test $race -count=1 ./...
-(cd ../../examples/go && go vet ./...)
+for program in examples/go benchmarks/clients/go; do (cd "../../$program" && go vet ./...); done
