@@ -37,8 +37,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## measurements beside their references; writes build/bench.json
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev ## measurements beside their references; writes build/bench.json; BENCH='--long read32' for parts
+	benchmarks/install.sh
+	$(BIN)/python -m benchmarks $(BENCH)
 
 sdk-node: ## the Node client: types and tests
 	cd sdk/node && npm ci --silent && npm run --silent check && npm test --silent

@@ -3,12 +3,11 @@
 
 `python -m benchmarks.plain tls CERT KEY CA` (a server's, and the clients' CA) answers 32 bytes to one request of each
 mutual-TLS connection (threads and `ssl`). `create` is an ASGI application for the HTTP server that CLF itself uses: it
-serves one file, and stores one.
+stores one file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import ssl
@@ -23,10 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-
-from clf import limits
 
 FOLDER_VARIABLE = "CLF_BENCH_FOLDER"
 CLIENT_NAME = "client.pem"
@@ -34,30 +31,21 @@ REQUEST = b"GET 32\n"
 ANSWER = bytes(range(32))
 
 
-class PieceResponse(FileResponse):
-    """With pieces as large as those of CLF's server."""
-
-    chunk_size = limits.PIECE_BYTES
-
-
 def create() -> Starlette:
-    """GET /file, PUT /file: the upload is written, hashed and synced before it is answered."""
+    """PUT /file: the upload is written and synced before it is answered with its size."""
     folder = Path(os.environ[FOLDER_VARIABLE])
 
-    async def get(_request: Request) -> Response:
-        return PieceResponse(folder / "file")
-
     async def put(request: Request) -> Response:
-        digest = hashlib.sha256()
+        size = 0
         with (folder / "upload").open("wb") as file:
             async for piece in request.stream():
-                digest.update(piece)
                 file.write(piece)
+                size += len(piece)
             file.flush()
             os.fsync(file.fileno())
-        return PlainTextResponse(digest.hexdigest())
+        return PlainTextResponse(str(size))
 
-    return Starlette(routes=[Route("/file", get, methods=["GET"]), Route("/file", put, methods=["PUT"])])
+    return Starlette(routes=[Route("/file", put, methods=["PUT"])])
 
 
 def make_client(folder: Path) -> Path:

@@ -87,6 +87,9 @@ COLLATERAL_FETCH_SECONDS: Final = 10
 """All of one collateral set, from a PCCS or PCS."""
 HTTP_HEAD_BYTES: Final = 408 * KIB
 """Request line and header fields. It is the HTTP server's read buffer, too: uploads are slower with a smaller one."""
+CONNECTIONS_COUNT: Final = 16_384
+"""Connections of one process; further ones wait until one ends. An idle one costs 10 KiB
+and is cut off after 15 s: idle ones must not decide who gets in."""
 LISTEN_SECONDS: Final = 5.0
 """How long a starting server waits for its port: the workers of a killed one may hold it for a moment."""
 STOP_GRACE_SECONDS: Final = 30

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides whether a change is good: CI's script, its look at the demo's figures, the form of the benchmarks'."""
+"""What decides whether a change is good: CI's script, and its look at the demo's figures."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import re
 import subprocess
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from benchmarks.harness import Result, in_turn, spread
 from tests.shared import ROOT
 
 SHA256 = "a" * 64
@@ -90,47 +88,3 @@ def test_the_script_parses_and_asks_nobody() -> None:
     stages = re.findall(r"^stage ('[^']+'|\S+)", text, re.MULTILINE)
     assert stages[-1] == "test"  # so that pytest's own summary stands at the end
     assert {"install", "lint", "vectors", "demo", "'demo --json'"} <= set(stages)
-
-
-def result(better: Literal["lower", "higher"], ours: float, goal: float | None) -> Result:
-    """A comparison with a reference of 10."""
-    return Result("name", "what", "reference", ours, 0.1, 10.0, "ms", better, goal)
-
-
-@pytest.mark.parametrize(
-    ("better", "ours", "goal", "met"),
-    [
-        ("lower", 12.0, 1.2, True),
-        ("lower", 12.1, 1.2, False),
-        ("higher", 6.0, 0.6, True),
-        ("higher", 5.9, 0.6, False),
-        ("higher", 5.9, None, None),
-    ],
-)
-def test_a_goal_is_met_at_its_edge(
-    better: Literal["lower", "higher"], ours: float, goal: float | None, met: bool | None
-) -> None:
-    """Lower or higher is better, as stated; without a goal nothing is met or missed."""
-    found = json.loads(json.dumps(result(better, ours, goal).to_dict()))
-    assert found["met"] is met
-    assert found["ratio"] == pytest.approx(ours / 10)
-    assert {"name", "ours", "reference", "ratio", "unit", "goal", "goal_on", "met"} <= set(found)
-    assert found["goal_on"] == "ratio"
-
-
-def test_rounds_are_in_turn() -> None:
-    """Ours and the reference alternate, and the first of each does not count."""
-    calls: list[str] = []
-
-    def measure(name: str) -> Callable[[], float]:
-        def run() -> float:
-            calls.append(name)
-            return float(len(calls))
-
-        return run
-
-    ours, reference = in_turn(measure("ours"), measure("reference"), rounds=3)
-    assert calls == ["ours", "reference"] * 4
-    assert ours == [3.0, 5.0, 7.0]
-    assert reference == [4.0, 6.0, 8.0]
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 1.0

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 import time
@@ -46,6 +48,7 @@ def run(folder: Path) -> None:
     """Serve until a signal asks to stop. Raises ConfigError before anything is served if anything is wrong."""
     configure_logging()
     log = structlog.get_logger("clf.server")
+    _allow_descriptors()
     data = read_file(folder / "clf_server.toml")
     config = parse_config(data, folder)
     lock = take_lock(config)
@@ -65,7 +68,7 @@ def run(folder: Path) -> None:
         interface=Interfaces.ASGI,
         workers=config.workers,
         backlog=BACKLOG_COUNT,
-        backpressure=BACKLOG_COUNT,
+        backpressure=limits.CONNECTIONS_COUNT,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_READ_MILLISECONDS, max_buffer_size=limits.HTTP_HEAD_BYTES
@@ -85,6 +88,13 @@ def run(folder: Path) -> None:
     finally:
         admin.close()
         os.close(lock)
+
+
+def _allow_descriptors() -> None:
+    """As many open files as the system lets this user have: many systems allow 1024 at first, and more when asked."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def take_lock(config: ServerConfig) -> int:
