@@ -71,6 +71,11 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.lock $(PROJECT) | $(BIN)/
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# What tools/clf.sh runs the checkout with, where nothing else was made.
+$(VENV)/.runtime: requirements/runtime.lock | $(BIN)/python
+	$(INSTALL) --require-hashes -r $<
+	@touch $@
+
 $(VENV)/.tools: requirements/tools.lock | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/tools
 	$(VENV)/tools/bin/python -m pip install --quiet --require-hashes -r $<

@@ -24,7 +24,18 @@ from rich.markup import escape
 
 from clf.cli import app as app_commands
 from clf.cli import attest as attest_commands
-from clf.cli import audit, collateral, demo, quote, server_policy, server_run, server_upkeep, simulator
+from clf.cli import (
+    audit,
+    ccp,
+    collateral,
+    demo,
+    quote,
+    server_import,
+    server_policy,
+    server_run,
+    server_upkeep,
+    simulator,
+)
 from clf.errors import AuditError, ClfError, CollateralError, ConfigError, IntegrityError, UnreachableError
 
 EXIT_REFUSED = 1
@@ -49,6 +60,7 @@ server = typer.Typer(
 app.add_typer(server, name="server")
 
 server_policy.register(server)
+server_import.register(server)
 server_run.register(server)
 server_upkeep.register(server)
 audit.register(app)
@@ -57,6 +69,7 @@ app_commands.register(app)
 attest_commands.register(app)
 quote.register(app)
 simulator.register(app)
+ccp.register(app)
 demo.register(app)
 
 

@@ -7,13 +7,17 @@ import enum
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from clf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clf.server.config import Collateral
+    from clf.verify.rules import Trust
 
 Dir = Annotated[Path, typer.Option("--dir", help="The owner's folder.", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -55,11 +59,11 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: clf server renew --host hospital.example --host 192.0.2.7")(renew)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     Console(highlight=False, soft_wrap=True).print(text)
 
 
-def _json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2))
 
 
@@ -84,24 +88,12 @@ def init(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Make an owner's folder: identity, certificates, policy, data, results, state. Overwrites nothing."""
     from clf.server import setup
-    from clf.server.config import Collateral
 
-    sources = [
-        *([Collateral("pccs", pccs)] if pccs is not None else []),
-        *([Collateral("pcs")] if pcs else []),
-        *([Collateral("folder", str(collateral_folder))] if collateral_folder is not None else []),
-    ]
-    missing = [] if trust else ["--trust intel or --trust simulation --simulation-root FILE"]
-    if len(sources) != 1:
-        missing.append("one of --pccs URL, --pcs, --collateral-folder DIR")
-    if missing or trust is None:
-        raise ConfigError(
-            "whom to trust was not said, and nothing is assumed", field="trust", remedy="add " + "; ".join(missing)
-        )
+    root, source = trusted(trust, pccs, pcs=pcs, folder=collateral_folder)
     made = setup.init(
         folder,
-        trust=trust.value,
-        collateral=sources[0],
+        trust=root,
+        collateral=source,
         simulation_root=simulation_root,
         hosts=host or setup.default_hosts(),
         listen=listen,
@@ -109,7 +101,7 @@ def init(  # noqa: PLR0917 - typer passes options by name
         now=time.time(),
     )
     if as_json:
-        _json(
+        print_json(
             {
                 "folder": str(made.folder),
                 "identity": made.thumbprint,
@@ -120,23 +112,42 @@ def init(  # noqa: PLR0917 - typer passes options by name
             }
         )
         return
-    _banner(made.trust)
-    _say(f"[bold green]made[/] {escape(str(made.folder))}, an owner's folder for {escape(', '.join(made.hosts))}")
-    _say("\nThe app's clf.toml needs these two:")
-    _say(f"  identity  [bold]{made.thumbprint}[/]")
-    _say(f"  ca        [bold]{escape(str(made.ca))}[/]")
-    _say("\nNext: put files into data/, then say who may read them:")
-    _say(
+    banner(made.trust)
+    say(f"[bold green]made[/] {escape(str(made.folder))}, an owner's folder for {escape(', '.join(made.hosts))}")
+    say("\nThe app's clf.toml needs these two:")
+    say(f"  identity  [bold]{made.thumbprint}[/]")
+    say(f"  ca        [bold]{escape(str(made.ca))}[/]")
+    say("\nNext: put files into data/, then say who may read them:")
+    say(
         f"  clf server allow NAME --dir {escape(str(made.folder))} --mrenclave HEX --platform any "
         "--read 'GLOB' --max-runs 10 --max-bytes 1000000000"
     )
 
 
-def _banner(trust: str) -> None:
+def trusted(trust: TrustChoice | None, pccs: str | None, *, pcs: bool, folder: Path | None) -> tuple[Trust, Collateral]:
+    """Whom to trust, and where collateral comes from; both must be said."""
+    from clf.server.config import Collateral
+
+    sources = [
+        *([Collateral("pccs", pccs)] if pccs is not None else []),
+        *([Collateral("pcs")] if pcs else []),
+        *([Collateral("folder", str(folder))] if folder is not None else []),
+    ]
+    missing = [] if trust else ["--trust intel or --trust simulation --simulation-root FILE"]
+    if len(sources) != 1:
+        missing.append("one of --pccs URL, --pcs, --collateral-folder DIR")
+    if missing or trust is None:
+        raise ConfigError(
+            "whom to trust was not said, and nothing is assumed", field="trust", remedy="add " + "; ".join(missing)
+        )
+    return trust.value, sources[0]
+
+
+def banner(trust: str) -> None:
     from clf.server.explain import SIMULATION_WARNING
 
     if trust == "simulation":
-        _say(f"[bold white on red] {SIMULATION_WARNING} [/]")
+        say(f"[bold white on red] {SIMULATION_WARNING} [/]")
 
 
 def check(
@@ -148,20 +159,20 @@ def check(
 
     report = explain.check(folder, time.time())
     if as_json:
-        _json(report.to_dict())
+        print_json(report.to_dict())
     else:
-        _banner(report.trust)
+        banner(report.trust)
         for sentence in report.sentences:
-            _say(escape(sentence))
+            say(escape(sentence))
         for style, word, findings in (
             ("bold red", "problem", report.problems),
             ("yellow", "warning", [item for item in report.warnings if item.message != explain.SIMULATION_WARNING]),
         ):
             for item in findings:
                 remedy = f" ({escape(item.remedy)})" if item.remedy else ""
-                _say(f"[{style}]{word}[/] {escape(item.message)}{remedy}")
+                say(f"[{style}]{word}[/] {escape(item.message)}{remedy}")
         if report.ok:
-            _say(f"[bold green]ok[/] identity {report.identity}, policy {report.digest[:16]}")
+            say(f"[bold green]ok[/] identity {report.identity}, policy {report.digest[:16]}")
     if not report.ok:
         raise typer.Exit(EXIT_CONFIG)
 
@@ -275,7 +286,7 @@ def _changed(verb: str, change: Any, as_json: bool) -> None:
     from clf.server import explain
 
     if as_json:
-        _json(
+        print_json(
             {
                 "enclave": change.enclave,
                 "enclave_changed": change.enclave_changed,
@@ -285,14 +296,14 @@ def _changed(verb: str, change: Any, as_json: bool) -> None:
             }
         )
         return
-    _banner(change.config.trust)
+    banner(change.config.trust)
     what = ", ".join(change.grants) or "no grant"
     also = f" and the description of {change.enclave}" if change.enclave_changed else ""
-    _say(f"[bold green]{verb}[/] {escape(what)}{escape(also)}")
+    say(f"[bold green]{verb}[/] {escape(what)}{escape(also)}")
     for sentence in explain.sentences(change.config, time.time()):
         if sentence.startswith((f"Enclave {change.enclave} ", f"  {change.enclave} ")):
-            _say(escape(sentence))
-    _say("\nNext: clf server reload makes a running server follow the file")
+            say(escape(sentence))
+    say("\nNext: clf server reload makes a running server follow the file")
 
 
 def add_key(
@@ -307,10 +318,10 @@ def add_key(
     config = edit.add_key(folder, name, file)
     path = config.key_file(name)
     if as_json:
-        _json({"key": name, "file": str(path), "policy": config.digest})
+        print_json({"key": name, "file": str(path), "policy": config.digest})
         return
-    _say(f"[bold green]added[/] key {escape(name)}, in {escape(str(path))}")
-    _say(f"\nNext: clf server allow ENCLAVE --key {escape(name)} --max-runs N")
+    say(f"[bold green]added[/] key {escape(name)}, in {escape(str(path))}")
+    say(f"\nNext: clf server allow ENCLAVE --key {escape(name)} --max-runs N")
 
 
 def renew(
@@ -328,7 +339,7 @@ def renew(
     made = setup.renew(config, host or [], time.time())
     hosts, ends = certificates.hosts_of(made), f"{made.not_valid_after_utc:%Y-%m-%d}"
     if as_json:
-        _json({"certificate": str(config.tls_certificate), "hosts": hosts, "ends": ends})
+        print_json({"certificate": str(config.tls_certificate), "hosts": hosts, "ends": ends})
         return
-    _say(f"[bold green]renewed[/] certificate for {escape(', '.join(hosts))}, until {ends}")
-    _say("\nNext: restart the server")
+    say(f"[bold green]renewed[/] certificate for {escape(', '.join(hosts))}, until {ends}")
+    say("\nNext: restart the server")
