@@ -20,6 +20,7 @@ from clf.errors import ClfError, ConfigError
 from clf.server import certificates, edit, setup
 from clf.server.config import Collateral, load
 from clf.server.config_policy import NAME, NAMED_FOLDER
+from clf.server.durable import replace_file, write_private
 from clf.server.keys import load_private_key
 from clf.strict_toml import did_you_mean, read_file
 from clf.verify.rules import Trust
@@ -139,7 +140,7 @@ def import_conf(
     if old.secret is None:
         edit.add_key(made.folder, KEY_NAME)
     else:
-        setup.write_private(secret, old.secret.encode())
+        write_private(secret, old.secret.encode())
         edit.add_key(made.folder, KEY_NAME, secret)
     load(made.folder)
     return Imported(made, enclave if identity else "", tuple(_rows(old, identity, tls, why, path)))
@@ -317,9 +318,9 @@ def _adopt(folder: Path, tls: _Tls) -> None:
     files = {"keys/tls/server.key": tls.key, "keys/tls/server.crt": tls.chain, "keys/tls/ca.crt": tls.ca}
     try:
         for name, data in files.items():
-            setup.replace_file(folder / name, data)
+            replace_file(folder / name, data)
         if tls.ca_key is not None:
-            setup.replace_file(folder / "keys/ca.key", tls.ca_key)
+            replace_file(folder / "keys/ca.key", tls.ca_key)
         else:
             (folder / "keys/ca.key").unlink()  # it signs for a CA that no app pins
     except OSError as error:
