@@ -27,6 +27,12 @@ NAME = "clf.toml"
 ENVIRONMENT = "CLF_APP"
 """The environment variable in which `clf run` gives the path of the measured clf.toml."""
 
+LOCAL_ENVIRONMENT = "CLF_LOCAL"
+"""... the one folder that programs of the first CLF read as "local"."""
+
+SCRATCH_ENVIRONMENT = "CLF_SCRATCH"
+"""... the folder for what does not fit into memory, where `scratch = true`."""
+
 _APP_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MEMORY = re.compile(r"([1-9][0-9]{0,6})([MG])")
@@ -87,6 +93,7 @@ class AppTable(Strict):
     product_id: Annotated[int, Field(ge=0, le=65535)] = 0
     svn: Annotated[int, Field(ge=0, le=65535)] = 0
     local: _File | None = None
+    scratch: bool = False
 
     @property
     def memory_bytes(self) -> int:

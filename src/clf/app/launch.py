@@ -35,9 +35,6 @@ from clf.simulator.store import load_or_create
 PLATFORM_ENVIRONMENT = "CLF_SIMULATOR"
 """The environment variable that names the simulated platform's folder, for people who use one often."""
 
-LOCAL_ENVIRONMENT = "CLF_LOCAL"
-"""The environment variable in which `clf run` gives the one folder that programs of the first CLF read as "local"."""
-
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -128,6 +125,9 @@ def _environment(measured: Measurement, private: Path, quotes: Path | None, host
     listed = private / "owners.jsonl"
     listed.write_bytes(owners.owner_lines(measured.config, private / "app"))
     local = measured.config.app.local
+    scratch = private / "scratch"
+    if measured.config.app.scratch:
+        scratch.mkdir(mode=0o700)
     return {
         **measured.config.app.environment,
         "PATH": search,
@@ -137,7 +137,8 @@ def _environment(measured: Measurement, private: Path, quotes: Path | None, host
         app_config.ENVIRONMENT: str(private / "app" / app_config.NAME),
         owners.ENVIRONMENT: str(listed),
         **({simulated.ENVIRONMENT: str(quotes)} if quotes else {}),
-        **({LOCAL_ENVIRONMENT: str(private / "app" / local)} if local else {}),
+        **({app_config.LOCAL_ENVIRONMENT: str(private / "app" / local)} if local else {}),
+        **({app_config.SCRATCH_ENVIRONMENT: str(scratch)} if measured.config.app.scratch else {}),
     }
 
 

@@ -7,7 +7,7 @@ nothing that the measurement does not cover.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 
 from clf.app.config import AppConfig
 from clf.wire.encoding import compact_json
@@ -16,7 +16,7 @@ ENVIRONMENT = "CLF_OWNERS"
 """The environment variable in which `clf run` gives the file's path."""
 
 
-def owner_lines(config: AppConfig, folder: Path) -> bytes:
+def owner_lines(config: AppConfig, folder: PurePath) -> bytes:
     """One line for each owner, in the order of clf.toml: strings `name`, `url`, `ca`, `identity`, `next`.
 
     `ca` is an absolute path below `folder`, where the measured files are; `next` is the thumbprint for a rotation, or

@@ -29,6 +29,7 @@ from clf.cli import (
     ccp,
     collateral,
     demo,
+    deploy,
     quote,
     server_import,
     server_policy,
@@ -67,6 +68,7 @@ audit.register(app)
 collateral.register(app)
 app_commands.register(app)
 attest_commands.register(app)
+deploy.register(app)
 quote.register(app)
 simulator.register(app)
 ccp.register(app)
