@@ -194,8 +194,11 @@ CLIENT_ANSWER_BYTES: Final = 64 * KIB
 """An answer that is neither content nor manifest: grants, statuses and receipts have a few kB."""
 CLIENT_INPUTS_COUNT: Final = COMMIT_INPUTS_COUNT
 READ_AHEAD_FIRST_BYTES: Final = 64 * KIB
-READ_AHEAD_MOST_BYTES: Final = 8 * MIB
-"""Read-ahead doubles while reads follow each other; it is what one open file may hold in memory."""
+READ_AHEAD_MOST_BYTES: Final = 1 * MIB
+"""Read-ahead doubles while reads follow each other; it is what one open file may hold in memory. From here on
+they share one request for the rest of the file."""
+CLIENT_STRETCHES_COUNT: Final = 16
+"""Such requests open to one owner at once: each takes one of its places for bodies, also while the app is busy."""
 UPLOAD_PART_BYTES: Final = 8 * MIB
 UPLOAD_PART_LEAST_BYTES: Final = 16 * KIB
 """Parts are halved down to this when connections keep being cut, or an owner takes no larger ones."""

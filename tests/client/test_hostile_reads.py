@@ -60,6 +60,43 @@ def test_another_success_is_no_success(double: OwnerDouble, status: int) -> None
     assert caught.value.code == "unexpected_answer"
 
 
+@pytest.mark.parametrize("cut", [0, 100, 16_400, 70_000, 1_500_000])
+def test_cut_between_reads_in_order_resumes(double: OwnerDouble, cut: int) -> None:
+    """A request that serves several reads is cut: the next read goes on at the last verified byte."""
+    double.files["f"] = data = os.urandom(4_000_000)
+    cuts = iter([None, cut, cut])
+
+    def after(asked: Asked, answer: Answer) -> Answer:
+        if asked.what == "GET content":
+            answer.cut = next(cuts, None)
+        return answer
+
+    double.after = after
+    found = bytearray()
+    with double.owner().open("f") as reader:
+        while piece := reader.read(1 << 20):
+            found += piece
+    assert found == data
+
+
+def test_altered_bytes_end_reads_in_order(double: OwnerDouble) -> None:
+    """An altered chunk in a request for several reads: those before it are right, and then it is an error."""
+    double.files["f"] = data = os.urandom(4_000_000)
+
+    def after(asked: Asked, answer: Answer) -> Answer:
+        if asked.what == "GET content" and asked.query["offset"] != "0":
+            body = bytearray(answer.body)
+            body[1_200_000] ^= 1
+            answer.body = bytes(body)
+        return answer
+
+    double.after = after
+    with double.owner().open("f") as reader:
+        assert reader.read(1 << 20) + reader.read(1 << 20) == data[: 2 << 20]
+        with pytest.raises(IntegrityError):
+            reader.read(1 << 20)
+
+
 def test_cut_at_every_chunk_still_ends_whole(double: OwnerDouble) -> None:
     """A network that cuts after every 20,000 bytes delays a file, and no more."""
     double.files["f"] = data = os.urandom(500_000)

@@ -52,6 +52,16 @@ def test_child_attests_anew_under_the_same_run(double: OwnerDouble) -> None:
     assert second.request.if_match == first.etag
 
 
+def test_child_leaves_the_parents_request_alone(double: OwnerDouble) -> None:
+    """A scan goes on in the parent after a child has read on by itself: two on one TLS connection would break it."""
+    double.files["f"] = data = os.urandom(8_000_000)
+    piece = 1 << 20
+    with double.owner().open("f") as reader:
+        assert reader.read(piece) + reader.read(piece) == data[: 2 * piece]
+        assert in_child(lambda: reader.read(piece) == data[2 * piece : 3 * piece]) == "True"
+        assert reader.read() == data[2 * piece :]
+
+
 def test_child_has_no_secret_left(double: OwnerDouble) -> None:
     """Secret and token are gone in the child before any of its code runs."""
     double.files["f"] = b"x"

@@ -72,13 +72,13 @@ def test_many_small_reads_share_one_transfer(double: OwnerDouble) -> None:
 
 
 def test_read_ahead_grows_only_while_reads_follow_each_other(double: OwnerDouble) -> None:
-    """A scan asks in ever larger stretches; single places far apart cost little each."""
+    """A scan asks in ever larger stretches, and then for all that is left; single places far apart cost little each."""
     double.files["f"] = bytes(4_000_000)
     with double.owner().open("f") as reader:
         while reader.read(10_000):
             pass
         scanned = [int(asked.query["length"]) for asked in double.seen if asked.what == "GET content"]
-        assert scanned[:5] == [65_536, 131_072, 262_144, 524_288, 1_048_576]
+        assert scanned == [65_536, 131_072, 262_144, 524_288, 4_000_000 - 983_040]
         double.seen.clear()
         for place in (0, 3_000_000, 1_000_000):
             reader.seek(place)
@@ -99,6 +99,48 @@ def test_large_read_is_one_request(double: OwnerDouble) -> None:
         assert reader.readinto(buffer) == len(data)
     assert buffer == data
     assert double.count("GET content") == 1
+
+
+def test_large_reads_that_follow_each_other_share_a_request(double: OwnerDouble) -> None:
+    """Copying a file in pieces of 1 MiB asks for the first one, and then once for all the others."""
+    double.files["f"] = data = os.urandom(5_000_001)
+    found = bytearray()
+    with double.owner().open("f") as reader:
+        while piece := reader.read(1 << 20):
+            found += piece
+    assert found == data
+    asked = [int(asked.query["length"]) for asked in double.seen if asked.what == "GET content"]
+    assert asked == [1 << 20, len(data) - (1 << 20)]
+
+
+def test_moving_away_ends_what_was_asked_for(double: OwnerDouble) -> None:
+    """After a scan has asked for the rest, other places are still read right, and the scan can go on."""
+    double.files["f"] = data = os.urandom(9_000_000)
+    with double.owner().open("f") as reader:
+        assert reader.read(1 << 20) + reader.read(1 << 20) == data[: 2 << 20]
+        reader.seek(100)
+        assert reader.read(1000) == data[100:1100]
+        reader.seek(2 << 20)
+        assert reader.read(3 << 20) + reader.read(2 << 20) == data[2 << 20 : 7 << 20]
+        assert reader.read() == data[7 << 20 :]
+
+
+def test_many_scans_do_not_take_all_of_an_owners_places(double: OwnerDouble) -> None:
+    """Files read side by side, more than may keep a request open, are all read; and closing gives the places back."""
+    double.files["f"] = data = os.urandom(3_500_000)
+    owner = double.owner()
+    count = limits.CLIENT_STRETCHES_COUNT + 3
+    for _ in range(2):
+        readers = [owner.open("f") for _ in range(count)]
+        double.seen.clear()
+        for start in (0, 1 << 20, 2 << 20):
+            for reader in readers:
+                assert reader.read(1 << 20) == data[start : start + (1 << 20)]
+        lengths = [int(asked.query["length"]) for asked in double.seen if asked.what == "GET content"]
+        rest = len(data) - (1 << 20)
+        assert lengths.count(rest) == limits.CLIENT_STRETCHES_COUNT
+        for reader in readers:
+            reader.close()
 
 
 def test_range_transfer(double: OwnerDouble) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,25 +26,6 @@ from clf.wire.encoding import b64url
 from clf.wire.sealed import CHUNK_BYTES, Context, Opener, sealed_size
 
 
-@dataclass
-class Fill:
-    """A buffer that is filled from `offset` of a file; `done` bytes of it are verified."""
-
-    view: memoryview
-    offset: int
-    done: int = 0
-
-    @property
-    def left(self) -> int:
-        """Bytes still to come."""
-        return len(self.view) - self.done
-
-    def take(self, plain: bytes) -> None:
-        """Add verified bytes."""
-        self.view[self.done : self.done + len(plain)] = plain
-        self.done += len(plain)
-
-
 @dataclass(frozen=True)
 class File:
     """One version of one file; size in bytes."""
@@ -53,40 +35,75 @@ class File:
     size: int
 
 
-def fill_once(link: Link, transfer: Transfer, file: File, fill: Fill, attempts: Attempts, *, index: int | None) -> None:
-    """One request for all that is left; `index` None means the manifest.
+class Incoming:
+    """One request for a range of a file, or of a manifest (`index` None), and its bytes as they are verified.
 
-    What was verified before an error is kept in `fill`. Raises CutError, TransferError, IntegrityError.
+    Everything raises CutError, TransferError or IntegrityError. To be closed.
     """
-    offset, length, nonce = fill.offset + fill.done, fill.left, os.urandom(limits.NONCE_BYTES)
-    op: Literal["down", "list"] = "list" if index is None else "down"
-    context = Context(op, transfer.id, file.path, nonce, file.etag, offset, length)
-    opener = Opener(transfer.secret, context, expected=length)
-    query: dict[str, str | int] = {} if index is None else {"index": index}
-    query.update(offset=offset, length=length, nonce=b64url(nonce))
-    # After a cut, bytes are taken as they come, so that each try gets at least as far as whole chunks arrived.
-    gentle = attempts.failures > 0
-    left, held = sealed_size(length), b""
-    where = transfer.url("/manifest" if index is None else "/content")
-    with link.http.stream("GET", where, attempts=attempts, query=query, token=transfer.token) as body:
-        while left > 0:
-            data = body.read(gentle=gentle)
-            if not data:
-                raise CutError("the answer ended too early")
-            left -= len(data)
-            if left < 0:
-                raise IntegrityError("the answer is longer than what was asked for", code="too_large")
-            plain = opener.update(data)
-            if opener.opened == length and plain:
-                plain, held = plain[:-CHUNK_BYTES], plain[-CHUNK_BYTES:]
-            if plain:
-                fill.take(plain)
-                attempts.progress()
-        # The bytes that complete the range count only with the message's short last chunk, which may hold none of them.
-        fill.take(held + opener.finalize())
-        attempts.progress()
-        if body.read():
+
+    def __init__(
+        self,
+        link: Link,
+        transfer: Transfer,
+        file: File,
+        *,
+        offset: int,
+        length: int,
+        attempts: Attempts,
+        index: int | None,
+    ) -> None:
+        nonce = os.urandom(limits.NONCE_BYTES)
+        op: Literal["down", "list"] = "list" if index is None else "down"
+        context = Context(op, transfer.id, file.path, nonce, file.etag, offset, length)
+        query: dict[str, str | int] = {} if index is None else {"index": index}
+        query.update(offset=offset, length=length, nonce=b64url(nonce))
+        self.transfer = transfer
+        self.offset = offset
+        """Where the next byte belongs."""
+        self._opener = Opener(transfer.secret, context, expected=length)
+        self._length = length
+        self._sealed_left = sealed_size(length)
+        self._held = b""
+        self._ready = memoryview(b"")
+        where = transfer.url("/manifest" if index is None else "/content")
+        self._body = link.http.send("GET", where, attempts=attempts, query=query, token=transfer.token)
+
+    def readinto(self, view: memoryview, attempts: Attempts) -> int:
+        """Put verified bytes into `view`, at least one of those that are left, and say how many."""
+        self._body.attempts = attempts
+        while not self._ready:
+            self._ready = memoryview(self._next(attempts))
+        count = min(len(view), len(self._ready))
+        view[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        self.offset += count
+        return count
+
+    def _next(self, attempts: Attempts) -> bytes:
+        if self._sealed_left <= 0:
+            raise CutError("the answer has ended")
+        # After a cut, bytes are taken as they come, so that each try gets at least as far as whole chunks arrived.
+        data = self._body.read(gentle=attempts.failures > 0)
+        if not data:
+            raise CutError("the answer ended too early")
+        self._sealed_left -= len(data)
+        if self._sealed_left < 0:
             raise IntegrityError("the answer is longer than what was asked for", code="too_large")
+        plain = self._opener.update(data)
+        if self._opener.opened == self._length and plain:
+            plain, self._held = plain[:-CHUNK_BYTES], plain[-CHUNK_BYTES:]
+        if self._sealed_left == 0:
+            # What completes the range counts only with the message's short last chunk, which may hold none of it.
+            plain += self._held + self._opener.finalize()
+            if self._body.read():
+                raise IntegrityError("the answer is longer than what was asked for", code="too_large")
+        if plain:
+            attempts.progress()
+        return plain
+
+    def close(self) -> None:
+        """Give the connection back, or close it where bytes are left on it."""
+        self._body.close()
 
 
 class Lease(Unpicklable):
@@ -189,22 +206,72 @@ class FolderLease(Lease):
         return index
 
 
-def download(lease: Lease, file: File, fill: Fill) -> None:
-    """Fill the buffer, whatever it takes within the operation's patience.
+class Stretch:
+    """Reads of one file in order, over one request for as long as nothing cuts it. Not for several threads."""
 
-    Raises IntegrityError at once where bytes were altered, TransferError with the owner's code, UnreachableError.
-    """
-    attempts = lease.link.attempts()
-    while fill.left:
-        transfer, index = lease.locate(file)
-        try:
-            fill_once(lease.link, transfer, file, fill, attempts, index=index)
-        except CutError as error:
-            attempts.failed(error)
-        except TransferError as error:
-            _next_step(error, attempts)
-            if advice(error) == "attest":
-                lease.lost(transfer)
+    def __init__(self, lease: Lease, file: File, offset: int, end: int) -> None:
+        self.offset = offset
+        """Where the next read begins."""
+        self._lease = lease
+        self._file = file
+        self._end = end
+        self._incoming: Incoming | None = None
+
+    def readinto(self, view: memoryview) -> None:
+        """Fill the buffer, whatever it takes within the operation's patience.
+
+        What was verified before an error stays in the buffer. Raises IntegrityError at once where bytes were altered,
+        TransferError with the owner's code, UnreachableError.
+        """
+        attempts = self._lease.link.attempts()
+        done = 0
+        while done < len(view):
+            # A request that goes on needs no other transfer, even where a thread beside this one has lost it.
+            there = self._incoming
+            transfer, index = (there.transfer, 0) if there is not None else self._lease.locate(self._file)
+            try:
+                if self._incoming is None:
+                    self._incoming = Incoming(
+                        self._lease.link,
+                        transfer,
+                        self._file,
+                        offset=self.offset,
+                        length=self._end - self.offset,
+                        attempts=attempts,
+                        index=index,
+                    )
+                done += self._incoming.readinto(view[done:], attempts)
+                self.offset = self._incoming.offset
+            except CutError as error:
+                self.close()
+                attempts.failed(error)
+            except TransferError as error:
+                self.close()
+                _next_step(error, attempts)
+                if advice(error) == "attest":
+                    self._lease.lost(transfer)
+            except BaseException:
+                self.close()
+                raise
+        if self.offset == self._end:
+            self.close()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a request is open, for the next read."""
+        return self._incoming is not None
+
+    def close(self) -> None:
+        """No more reads. Never fails."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.close()
+
+
+def download(lease: Lease, file: File, view: memoryview, offset: int) -> None:
+    """Fill the buffer from this offset of a file; raises as Stretch.readinto."""
+    stretch = Stretch(lease, file, offset, offset + len(view))
+    stretch.readinto(view)
 
 
 def _next_step(error: TransferError, attempts: Attempts) -> None:
@@ -227,10 +294,9 @@ def open_manifest(link: Link, action: Literal["read", "list"], folder: str) -> t
         if transfer.size > limits.MANIFEST_BYTES:
             raise WireError(f"manifest: {transfer.size} bytes, at most {limits.MANIFEST_BYTES}")
         buffer = bytearray(transfer.size)
-        fill = Fill(memoryview(buffer), 0)
         listing = File(folder, transfer.etag, transfer.size)
         try:
-            _read_manifest(link, transfer, listing, fill, attempts)
+            _read_manifest(link, transfer, listing, memoryview(buffer), attempts)
         except TransferError as error:
             if advice(error) != "attest":
                 raise
@@ -244,10 +310,15 @@ def open_manifest(link: Link, action: Literal["read", "list"], folder: str) -> t
         return transfer, entries
 
 
-def _read_manifest(link: Link, transfer: Transfer, listing: File, fill: Fill, attempts: Attempts) -> None:
-    while fill.left:
+def _read_manifest(link: Link, transfer: Transfer, listing: File, view: memoryview, attempts: Attempts) -> None:
+    done = 0
+    while done < len(view):
         try:
-            fill_once(link, transfer, listing, fill, attempts, index=None)
+            left = len(view) - done
+            incoming = Incoming(link, transfer, listing, offset=done, length=left, attempts=attempts, index=None)
+            with closing(incoming):
+                while done < len(view):
+                    done += incoming.readinto(view[done:], attempts)
         except CutError as error:
             attempts.failed(error)
         except TransferError as error:

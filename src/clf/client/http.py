@@ -12,7 +12,7 @@ import math
 import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -29,7 +29,8 @@ DEFAULT_PORT = 4433
 JSON_TYPE = "application/json"
 SEALED_TYPE = "application/vnd.clf.sealed"
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 128 * 1024
+"""Sealed bytes that are opened at once: more of them no longer fit into the caches of a core."""
 _GENTLE_BYTES = 16 * 1024
 _LEAST_SECONDS = 0.001
 # What a server says that will never speak TLS 1.3 with us, whatever we try.
@@ -43,6 +44,16 @@ class _Current(threading.local):
 
 
 _current = _Current()
+
+
+@contextmanager
+def _patience(attempts: Attempts) -> Iterator[None]:
+    """Whatever this thread reads and writes meanwhile ends when the patience of this operation does."""
+    before, _current.attempts = _current.attempts, attempts
+    try:
+        yield
+    finally:
+        _current.attempts = before
 
 
 class _PatientSocket(ssl.SSLSocket):
@@ -108,15 +119,16 @@ def _context(ca: bytes) -> ssl.SSLContext:
 
 
 class Body:
-    """The body of one successful answer, as its bytes arrive."""
+    """The body of one successful answer, as its bytes arrive. `attempts` is the operation that waits for them."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, attempts: Attempts) -> None:
         self._response = response
+        self.attempts = attempts
         self.finished = False
 
     def read(self, *, gentle: bool = False) -> bytes:
         """The next bytes, empty at the end. `gentle`: whatever is there, so that a cut costs least. Raises CutError."""
-        with _mapped():
+        with _patience(self.attempts), _mapped():
             if gentle:
                 data = self._response.read1(_GENTLE_BYTES, decode_content=False)
             else:
@@ -124,6 +136,13 @@ class Body:
         if not data:
             self.finished = True
         return data
+
+    def close(self) -> None:
+        """A connection with unread bytes is not used again: the next answer would begin in the middle of them."""
+        if self.finished:
+            self._response.release_conn()
+        else:
+            self._response.close()
 
 
 class Http:
@@ -159,8 +178,7 @@ class Http:
         self._pool.close()
         self._pool = self._fresh()
 
-    @contextmanager
-    def stream(
+    def send(
         self,
         method: str,
         path: str,
@@ -171,8 +189,8 @@ class Http:
         body: bytes | Iterable[bytes] | None = None,
         body_bytes: int | None = None,
         content_type: str = "",
-    ) -> Iterator[Body]:
-        """One request and the body of its successful answer. Raises CutError, TransferError, IntegrityError."""
+    ) -> Body:
+        """One request; its successful answer is to be closed. Raises CutError, TransferError, IntegrityError."""
         headers = {"User-Agent": f"clf/{__version__}", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -181,38 +199,31 @@ class Http:
         if body is not None:
             headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body_bytes)
         target = f"{path}?{urlencode(query)}" if query else path
-        before, _current.attempts = _current.attempts, attempts
+        left = max(attempts.remaining(), _LEAST_SECONDS)
+        with _patience(attempts), _mapped():
+            response = self._pool.urlopen(
+                method,
+                target,
+                body=body,
+                headers=headers,
+                retries=False,
+                redirect=False,
+                timeout=Timeout(connect=min(limits.CLIENT_CONNECT_SECONDS, left), read=left),
+                preload_content=False,
+                decode_content=False,
+            )
+        answer = Body(response, attempts)
         try:
-            left = max(attempts.remaining(), _LEAST_SECONDS)
-            with _mapped():
-                response = self._pool.urlopen(
-                    method,
-                    target,
-                    body=body,
-                    headers=headers,
-                    retries=False,
-                    redirect=False,
-                    timeout=Timeout(connect=min(limits.CLIENT_CONNECT_SECONDS, left), read=left),
-                    preload_content=False,
-                    decode_content=False,
-                )
-            answer = Body(response)
-            try:
-                if response.status not in _SUCCESS.get(method, (200,)):
-                    raise _refusal(response, answer)
-                yield answer
-            finally:
-                # A connection with unread bytes is not used again: the next answer would begin in the middle of them.
-                if answer.finished:
-                    response.release_conn()
-                else:
-                    response.close()
-        finally:
-            _current.attempts = before
+            if response.status not in _SUCCESS.get(method, (200,)):
+                raise _refusal(response, answer)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
     def call(self, method: str, path: str, *, most: int = limits.CLIENT_ANSWER_BYTES, **options: Any) -> bytes:
-        """One request and its whole small answer; options as for `stream`. Raises IntegrityError if it is longer."""
-        with self.stream(method, path, **options) as body:
+        """One request and its whole small answer; options as for `send`. Raises IntegrityError if it is longer."""
+        with closing(self.send(method, path, **options)) as body:
             return _whole(body, most)
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A remote file as Python knows files: seekable, buffered, usable by csv, pandas, zipfile or numpy.
 
-Many small reads share one transfer and few requests: read-ahead starts at 64 KiB and doubles up to 8 MiB while reads
-follow each other. Large reads go from the cipher into the caller's buffer, over one request, without a stop in between.
+Many small reads share one transfer and few requests: read-ahead starts at 64 KiB and doubles while reads follow each
+other. Reads that go on in order from 1 MiB ahead share one request, so that the owner seals what comes next while this
+side works; so do large reads, which go from the cipher into the caller's buffer.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import threading
 from typing import Any
 
 from clf import limits
-from clf.client.download import File, Fill, Lease, download
+from clf.client.download import File, Lease, Stretch, download
 from clf.client.session import MisuseError, Unpicklable, forget_after_fork
 from clf.wire.documents import Input
 
-_DIRECT_BYTES = 1024 * 1024
+_DIRECT_BYTES = limits.READ_AHEAD_MOST_BYTES
 """From here on the read-ahead buffer would only be one copy more."""
 
 
@@ -52,6 +53,7 @@ class Reader(Unpicklable, io.BufferedIOBase):
         self._window = bytearray()
         self._window_start = 0
         self._ahead = limits.READ_AHEAD_FIRST_BYTES
+        self._stretch: Stretch | None = None
         self.path = file.path
         self.size = file.size if size is None else size
         self.etag = file.etag
@@ -67,8 +69,9 @@ class Reader(Unpicklable, io.BufferedIOBase):
         return self.path
 
     def after_fork(self) -> None:
-        """Another thread of the parent may have held the lock."""
+        """Another thread of the parent may have held the lock, and the parent goes on reading from the connection."""
         self._lock = threading.RLock()
+        self._stretch = None
 
     # --- position -----------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ class Reader(Unpicklable, io.BufferedIOBase):
         count = min(size, max(self.size - offset, 0))
         buffer = bytearray(count)
         with memoryview(buffer) as view:
-            self._download(view, offset)
+            download(self._lease, self._file, view, self._start + offset)
         return bytes(buffer)
 
     @property
@@ -184,7 +187,7 @@ class Reader(Unpicklable, io.BufferedIOBase):
             elif len(view) - done >= _DIRECT_BYTES:
                 count = len(view) - done
                 with view[done:] as rest:
-                    self._download(rest, self._position)
+                    self._download(rest, self._position, in_order=0 < self._position == self._window_end)
                 self._window, self._window_start = bytearray(), self._position + count
             else:
                 self._fill_window(len(view) - done)
@@ -192,19 +195,47 @@ class Reader(Unpicklable, io.BufferedIOBase):
             done += count
             self._position += count
 
+    @property
+    def _window_end(self) -> int:
+        """Where the last read from the owner ended."""
+        return self._window_start + len(self._window)
+
     def _fill_window(self, least: int) -> None:
-        follows = self._position == self._window_start + len(self._window)
+        follows = self._position == self._window_end
         if follows and self._window:
             self._ahead = min(self._ahead * 2, limits.READ_AHEAD_MOST_BYTES)
         elif not follows:
             self._ahead = limits.READ_AHEAD_FIRST_BYTES
-        window = bytearray(min(max(self._ahead, least), self.size - self._position))
+        size = min(max(self._ahead, least), self.size - self._position)
+        window, self._window = self._window, bytearray()
+        self._window_start = self._position
+        if len(window) != size:
+            window = bytearray(size)
         with memoryview(window) as view:
-            self._download(view, self._position)
-        self._window, self._window_start = window, self._position
+            self._download(view, self._position, in_order=follows and self._ahead == _DIRECT_BYTES)
+        self._window = window
 
-    def _download(self, view: memoryview, offset: int) -> None:
-        download(self._lease, self._file, Fill(view, self._start + offset))
+    def _download(self, view: memoryview, offset: int, *, in_order: bool) -> None:
+        """Fill `view` with what is at `offset`; `in_order` where the reads so far say that the rest will be wanted."""
+        at, room = self._start + offset, self._lease.link.room
+        if self._stretch is not None and self._stretch.offset != at:
+            self._end_stretch()
+        if self._stretch is None:
+            if not in_order or not room.take():
+                download(self._lease, self._file, view, at)
+                return
+            self._stretch = Stretch(self._lease, self._file, at, self._start + self.size)
+        try:
+            self._stretch.readinto(view)
+        finally:
+            if not self._stretch.goes_on:
+                self._end_stretch()
+
+    def _end_stretch(self) -> None:
+        stretch, self._stretch = self._stretch, None
+        if stretch is not None:
+            stretch.close()
+            self._lease.link.room.give()
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -218,11 +249,14 @@ class Reader(Unpicklable, io.BufferedIOBase):
             return
         super().close()
         self._window = bytearray()
+        self._end_stretch()
         if self._owns_lease:
             self._lease.close()
 
     def __del__(self) -> None:
         # No network in a finalizer: it may run under the locks of a request.
-        if self._owns_lease and not self.closed:
-            self._lease.abandon()
+        if not self.closed:
+            self._end_stretch()
+            if self._owns_lease:
+                self._lease.abandon()
         super().close()

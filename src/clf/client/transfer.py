@@ -101,6 +101,35 @@ class Abandoned:
             _delete(link, transfer_id, token)
 
 
+class Room:
+    """For requests that stay open between two reads of a file: so many for one owner, who has a place for each.
+
+    A finalizer may give a place back, at any moment and under any lock.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork()
+        session.forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """What is open is the parent's."""
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(limits.CLIENT_STRETCHES_COUNT):
+            self._places.put(None)
+
+    def take(self) -> bool:
+        """Whether there was a place."""
+        try:
+            self._places.get_nowait()
+        except queue.Empty:
+            return False
+        return True
+
+    def give(self) -> None:
+        """Give a place back."""
+        self._places.put(None)
+
+
 @dataclass(frozen=True)
 class Link:
     """How to reach one owner, whom to believe there, and who speaks for this enclave."""
@@ -111,6 +140,7 @@ class Link:
     timeout: float
     pace: Pace
     abandoned: Abandoned = field(default_factory=Abandoned)
+    room: Room = field(default_factory=Room)
 
     def attempts(self) -> Attempts:
         """The tries of a new operation."""
