@@ -26,6 +26,18 @@ WRONG = {
     "ccp/convert_clf_server_to_ccp_image.sh": [["--nothing"], ["--thread", "-1"]],
     "ccp/converct_clf_client_to_ccp_image.sh": [["--nothing"]],
     "ccp/converct_clf_server_to_ccp_image.sh": [["--nothing"]],
+    "docker/build_clf_client_docker_image.sh": [
+        ["-x"],
+        ["debian:12"],
+        ["ubuntu:20.04", "a", "b"],
+        ["ubuntu:20.04", "A B"],
+    ],
+    "docker/build_clf_server_docker_image.sh": [["ubuntu:19.04"], ["--engine"], ["--base-image", "-v"]],
+    "docker/build_clf_client_app_docker_image.sh": [["debian:12"], ["--nothing"], ["clf-client:a", "b", "c"]],
+    "docker/start_clf_client_container.sh": [["host"], ["1.2.3.4", "a b"], ["1.2.3.4", "a", "--x"], ["--add-host"]],
+    "docker/start_clf_server_container.sh": [["not-an-ip"], ["1.2.3.4", "b", "c"], ["--port", "0"], ["--owner", "/"]],
+    "docker/start_clf_client_conatiner.sh": [["300.1.1.1"]],
+    "docker/start_clf_server_conatiner.sh": [["300.1.1.1"]],
     "examples/java/build.sh": [[], ["nothing"]],
 }
 

@@ -51,7 +51,7 @@ _DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
         "port": "",
     },
     "server": {
-        "app-entry": "/usr/bin/clf",
+        "app-entry": "/opt/clf/bin/python3",
         "memsize": "8192M",
         "thread": "64",
         "tmpl": "clf_server",
