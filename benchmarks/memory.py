@@ -68,8 +68,10 @@ def memory_10k_idle(bench: Bench) -> list[Result]:
     context = bench.context()
     with _fresh(bench) as idle, contextlib.ExitStack() as stack, ThreadPoolExecutor(THREADS_COUNT) as pool:
 
-        def connect(_number: int) -> ssl.SSLSocket:
-            raw = socket.create_connection(("127.0.0.1", bench.owner.port), timeout=30)
+        def connect(number: int) -> ssl.SSLSocket:
+            # From many addresses, since each may have some of them only.
+            source = (f"127.0.0.{number % 100 + 2}", 0)
+            raw = socket.create_connection(("127.0.0.1", bench.owner.port), timeout=30, source_address=source)
             return stack.enter_context(context.wrap_socket(raw, server_hostname="127.0.0.1"))
 
         begin = time.monotonic()

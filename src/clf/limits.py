@@ -73,23 +73,36 @@ REQUESTS_PER_SECOND_PER_ADDRESS: Final = 1000
 """Over time; a busy enclave app, or a proxy in front, is one address."""
 REQUESTS_BURST_COUNT: Final = 2000
 """Requests of one address that may come at once."""
+TRANSFERS_PER_SECOND_PER_ENCLAVE: Final = 1000
+"""Transfers that one enclave of the policy may open over time: more than a process can, unless an owner sets less."""
+TRANSFERS_BURST_COUNT: Final = 2000
+"""Transfers of one enclave that may be opened at once."""
 RELEASE_BYTES_PER_SECOND: Final = 1024 * MIB
 """Content sent per second by one process: about what it can seal, so that it is never waited for by default."""
+BYTES_PER_SECOND_PER_ADDRESS: Final = 1024 * MIB
+"""Content sent to and received from one address per second: by default no less than the whole process's."""
+BYTES_PER_SECOND_PER_ENCLAVE: Final = 1024 * MIB
+"""The same for one enclave of the policy, wherever it runs."""
 CONCURRENT_APPRAISALS_COUNT: Final = 4
 """Appraisals worked on at once: each holds the interpreter for about 1 ms, and may wait for collateral."""
 WAITING_APPRAISALS_COUNT: Final = 64
 """Appraisals that may wait for a worker; further ones are answered `busy`."""
 CONCURRENT_BODIES_COUNT: Final = 64
 """Content bodies in flight in one process: 64 stalled readers cost some 220 MiB with pieces of 256 KiB."""
+CONCURRENT_BODIES_PER_ENCLAVE_COUNT: Final = 64
+"""... of one enclave of the policy: by default as many as of all, since most owners have one."""
 BODY_IDLE_SECONDS: Final = 60
-"""A sender or reader that makes no progress for so long is cut off; the transfer stays open."""
+"""A sender or reader that does not move PIECE_BYTES in so long is cut off; the transfer stays open."""
+CONNECTIONS_COUNT: Final = 16_384
+"""Connections of one process; above it idle ones give way. An idle one costs 10 KiB: they must not decide who gets in."""
+CONNECTIONS_PER_ADDRESS_COUNT: Final = 1000
+"""... from one address: many apps behind one proxy, and still not everybody's."""
+CONNECTION_IDLE_SECONDS: Final = 15
+"""A connection without a request, or with the head of one that is not finished, is closed after this."""
 COLLATERAL_FETCH_SECONDS: Final = 10
 """All of one collateral set, from a PCCS or PCS."""
 HTTP_HEAD_BYTES: Final = 408 * KIB
 """Request line and header fields. It is the HTTP server's read buffer, too: uploads are slower with a smaller one."""
-CONNECTIONS_COUNT: Final = 16_384
-"""Connections of one process; further ones wait until one ends. An idle one costs 10 KiB
-and is cut off after 15 s: idle ones must not decide who gets in."""
 LISTEN_SECONDS: Final = 5.0
 """How long a starting server waits for its port: the workers of a killed one may hold it for a moment."""
 STOP_GRACE_SECONDS: Final = 30
@@ -233,6 +246,18 @@ STORAGE_DEPTH_COUNT: Final = 64
 """Folders within folders in one listing; each holds a file handle while it is walked."""
 
 # --- a worker ---------------------------------------------------------------------------------------
+SPARE_THREADS_COUNT: Final = 32
+"""Threads for short steps, besides one for every appraisal, waiting or not, and one for every body."""
+SPARE_HANDLES_COUNT: Final = 256
+"""File handles beside those of connections, threads and bodies: the audit log, keys, collateral, the program itself."""
+CONNECTIONS_LOOK_SECONDS: Final = 0.25
+"""How often a worker looks at its connections: a look at a few costs less than a millisecond."""
+BACKLOG_COUNT: Final = 1024
+"""Connections that the kernel holds until a worker takes them, and a worker holds above connections_count meanwhile."""
+PACE_CREDIT_SECONDS: Final = 0.25
+"""Bytes ahead of a pace that are not slept off: pacing is about seconds, and short bodies are not held up."""
+PACE_DEBT_SECONDS: Final = 5.0
+"""Whoever is further ahead of its pace than this gets no new body, but `rate_limited` with the time to wait."""
 AUDIT_DENIALS_PER_MINUTE: Final = 600
 """Refusals of a minute that are written out one by one; further ones are counted, so a flood cannot fill the disk."""
 STATE_KEPT_SECONDS: Final = 3600

@@ -30,6 +30,7 @@ from clf.server.refusal import Refusal
 from clf.wire.documents import Commit, Input
 from clf.wire.encoding import b64url, compact_json
 from clf.wire.sealed import Context, seal
+from tests.e2e import test_crowds
 from tests.e2e.byhand import Answer, ByHand, Hand
 from tests.world import OwnerProcess, World, running, wait_until
 
@@ -46,6 +47,14 @@ COVERED = {
     "manifest_entries_count": "test_files_of_one_folder",
     "requests_per_second_per_address": "test_rate_of_one_address",
     "requests_burst_count": "test_rate_of_one_address",
+    "transfers_per_second_per_enclave": "test_transfers_of_one_enclave",
+    "transfers_burst_count": "test_transfers_of_one_enclave",
+    "bytes_per_second_per_address": "test_bytes_of_one_party",
+    "bytes_per_second_per_enclave": "test_bytes_of_one_party",
+    "concurrent_bodies_per_enclave_count": "test_bodies_of_one_enclave",
+    "connections_count": "test_connections_in_all",
+    "connections_per_address_count": "test_connections_of_one_address",
+    "connection_idle_seconds": "test_a_connection_that_asks_nothing",
     "release_bytes_per_second": "test_a_long_body_keeps_its_transfer_and_its_pace",
     "concurrent_appraisals_count": "test_appraisals_at_once_and_waiting",
     "waiting_appraisals_count": "test_appraisals_at_once_and_waiting",
@@ -59,7 +68,7 @@ COVERED = {
 def test_every_limit_has_a_test() -> None:
     """No limit that an owner can set goes untested."""
     assert set(COVERED) == set(Limits.model_fields)
-    assert all(callable(globals().get(name)) for name in COVERED.values())
+    assert all(callable(globals().get(name) or getattr(test_crowds, name, None)) for name in COVERED.values())
 
 
 def limited(everything: World, name: str, **values: int) -> OwnerProcess:
@@ -782,7 +791,7 @@ def test_rate_of_one_address(everything: World) -> None:
 def test_a_rate_is_exact() -> None:
     """By an injected clock: `burst` at once, one more per 1/rate seconds, each address alone."""
     clock = Clock()
-    rate = Rate(10, 5, clock)
+    rate = Rate(10, 5, clock, name="requests_per_second_per_address")
 
     def taken(address: str) -> int:
         for count in range(100):
@@ -818,7 +827,7 @@ class Clock:
 def test_a_pace_is_exact() -> None:
     """By an injected clock: over any time no more than release_bytes_per_second, a quarter of a second beforehand."""
     clock = Clock()
-    pace = Pace(1000, clock)
+    pace = Pace(1000, clock, name="release_bytes_per_second")
     begun, sent = clock.now, 0
     for size in (100, 150, 1, 2000, 5, 5, 1000, 10_000):
         delay = pace.delay(size)
@@ -828,3 +837,19 @@ def test_a_pace_is_exact() -> None:
     clock.now += 3600
     assert pace.delay(250) == 0, "an idle hour is not saved up ..."
     assert pace.delay(1000) == pytest.approx(1.0), "... for a burst afterwards"
+
+
+def test_who_is_too_far_ahead_of_its_pace_begins_nothing() -> None:
+    """By an injected clock: five seconds ahead are allowed, more are refused for a time, each party alone."""
+    clock = Clock()
+    pace = Pace(1000, clock, name="bytes_per_second_per_enclave")
+    pace.delay(5000, "a")
+    pace.admit("a")
+    pace.delay(2000, "a")
+    pace.admit("b")
+    with pytest.raises(Refusal) as refused:
+        pace.admit("a")
+    assert refused.value.code == "rate_limited"
+    assert "bytes_per_second_per_enclave" in refused.value.remedy
+    clock.now += refused.value.retry_after or 0
+    pace.admit("a")

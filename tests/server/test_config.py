@@ -237,7 +237,7 @@ def test_each_limit_has_its_default_in_one_place(name: str) -> None:
     """What an owner may set has the name and default of clf/limits.py, unit included."""
     default = Limits.model_fields[name].default
     assert default == getattr(limits, name.upper())
-    assert name.endswith(("_count", "_bytes", "_seconds", "_second", "_per_address"))
+    assert name.endswith(("_count", "_bytes", "_seconds", "_second", "_per_address", "_per_enclave"))
     assert getattr(read(changed("transfer_idle_seconds = 60", f"{name} = {default}")).limits, name) == default
 
 

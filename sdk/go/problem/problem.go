@@ -136,7 +136,7 @@ var codes = map[Code]known{
 	TransferExpired:       {410, "The transfer's time is over", Attest},
 	TransferRevoked:       {410, "The owner withdrew the grant", Stop},
 	Busy:                  {503, "The server is at its limit", Retry},
-	RateLimited:           {429, "Too many requests from this address", Retry},
+	RateLimited:           {429, "Too many requests or bytes for now", Retry},
 	Internal:              {500, "A defect in the server", Retry},
 }
 

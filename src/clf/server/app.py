@@ -28,7 +28,9 @@ from clf import limits
 from clf.errors import ClfError, WireError
 from clf.server import maintenance, uploads
 from clf.server.access import Access, access, end
+from clf.server.connections import Counted, Watch, party, threads_count
 from clf.server.downloads import BytesDownload, FileDownload, Manifests, content, manifest
+from clf.server.limiting import Flow
 from clf.server.opening import open_transfer
 from clf.server.refusal import Refusal, refusal_of
 from clf.server.sending import SealedResponse
@@ -42,8 +44,6 @@ from clf.wire.sealed import Context, seal, sealed_size
 
 VERSIONS = ["v1"]
 SEALED_TYPE = "application/vnd.clf.sealed"
-SPARE_THREADS_COUNT = 32
-"""Threads of a worker for short steps, besides one for every appraisal, waiting or not, and one for every body."""
 _NUMBER_CHARACTERS = 16
 
 T = TypeVar("T")
@@ -57,10 +57,7 @@ class Api:
         self.services = services
         self.manifests = Manifests(services)
         self.uploads = uploads.Uploads(services)
-        settings = services.config.limits
-        threads = settings.concurrent_appraisals_count + settings.waiting_appraisals_count
-        threads += settings.concurrent_bodies_count + SPARE_THREADS_COUNT
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="clf")
+        self.pool = ThreadPoolExecutor(threads_count(services.config.limits), thread_name_prefix="clf")
         identity = public_jwk(services.identity.public_key)
         self._well_known = compact_json({"versions": VERSIONS, "identity": identity, "simulated": services.simulated})
         self._identity = identity
@@ -109,7 +106,8 @@ class Api:
 
         def prepare() -> SealedResponse:
             found = self._access(request, facts)
-            return self._sealed(content(self.services, self.manifests, found, **asked, nonce=nonce))
+            flow = self._flow(found, facts, sending=True)
+            return self._sealed(content(self.services, self.manifests, found, **asked, nonce=nonce), flow)
 
         return await self.run(prepare)
 
@@ -122,7 +120,8 @@ class Api:
 
         def prepare() -> SealedResponse:
             found = self._access(request, facts)
-            return self._sealed(manifest(self.services, self.manifests, found, **asked, nonce=nonce))
+            flow = self._flow(found, facts, sending=True)
+            return self._sealed(manifest(self.services, self.manifests, found, **asked, nonce=nonce), flow)
 
         return await self.run(prepare)
 
@@ -137,11 +136,12 @@ class Api:
             raise Refusal("too_large", f"a part of {length} bytes", step="part", remedy="raise part_bytes")
         _content_length(request, sealed_size(length))
         found = await self.run(self._access, request, facts)
-        with self.services.bodies.place():
+        flow = self._flow(found, facts, sending=False)
+        with flow.place():
             received = await self.uploads.receive(
                 self.run,
                 found,
-                self._stream(request, sealed_size(length), "body_invalid"),
+                self._part(request, sealed_size(length), flow),
                 offset=offset,
                 length=length,
                 nonce=nonce,
@@ -183,8 +183,13 @@ class Api:
             raise Refusal("token_invalid", "no bearer token", step="3 token")
         return access(self.services, request.path_params["id"], token, facts, committed=committed)
 
-    def _sealed(self, download: FileDownload | BytesDownload) -> SealedResponse:
-        return SealedResponse(download, services=self.services, run=self.run, media_type=SEALED_TYPE)
+    def _flow(self, found: Access, facts: Facts, *, sending: bool) -> Flow:
+        flow = self.services.flow(found.row.enclave, facts["address"], sending=sending)
+        flow.admit()
+        return flow
+
+    def _sealed(self, download: FileDownload | BytesDownload, flow: Flow) -> SealedResponse:
+        return SealedResponse(download, services=self.services, flow=flow, run=self.run, media_type=SEALED_TYPE)
 
     def _status(self, found: Access, state: str, received: int, nonce: bytes) -> Response:
         return _sealed_bytes(found, "status", Status(state=state, received=received).encode(), nonce)
@@ -208,6 +213,22 @@ class Api:
                 raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
             if piece:
                 yield piece
+
+    async def _part(self, request: Request, most: int, flow: Flow) -> AsyncIterator[bytes]:
+        """A part's body. A sender that drips holds its place no longer than a reader that sips may (see `sending`)."""
+        idle = self.services.config.limits.body_idle_seconds
+        until, moved = time.monotonic() + idle, 0
+        async for piece in self._stream(request, most, "body_invalid"):
+            yield piece
+            delay = flow.delay(len(piece))
+            if delay:
+                await asyncio.sleep(delay)
+                until += delay
+            moved += len(piece)
+            if moved >= limits.PIECE_BYTES:
+                until, moved = time.monotonic() + idle, 0
+            elif time.monotonic() > until:
+                raise Refusal("body_invalid", f"less than {limits.PIECE_BYTES} bytes came in {idle} s", step="body")
 
     async def _body(self, request: Request, most: int, code: str = "malformed") -> bytes:
         """A small body, all of it within the time that a part may stand still: it is not worth waiting for longer."""
@@ -233,7 +254,7 @@ def create_app(services: Services) -> Starlette:
         async def guarded(request: Request) -> Response:
             facts: Facts = {"address": request.client.host if request.client else ""}
             try:
-                services.rate.take(facts["address"])
+                services.rate.take(party(facts["address"]))
                 return await handler(request, facts)
             except Exception as error:  # every error becomes a refusal here, so none can leak
                 return await api.run(refuse, services, error, facts, handler.__name__)
@@ -251,7 +272,7 @@ def create_app(services: Services) -> Starlette:
         headers = getattr(error, "headers", None) or {}
         refusal = Refusal(code, reason, step="route", allow=", ".join(sorted(headers.get("Allow", "").split(", "))))
         try:
-            services.rate.take(facts["address"])
+            services.rate.take(party(facts["address"]))
         except Refusal as limited:
             refusal = limited
         return await api.run(refuse, services, refusal, facts, "route")
@@ -264,12 +285,16 @@ def create_app(services: Services) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await api.run(maintenance.begin, services)
+        listen = services.config.listen
+        watch = Watch(services.connections, listen.host, listen.port, services.config.limits)
+        watch.start()
         keeper = asyncio.create_task(maintenance.keep(services, api.run))
         try:
             yield
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
+            await api.run(watch.stop)
             await api.run(maintenance.finish, services)
             api.pool.shutdown(wait=True, cancel_futures=True)
 
@@ -286,6 +311,13 @@ def create_app(services: Services) -> Starlette:
     handlers: dict[Any, Any] = {404: missing, 405: missing, ClfError: failed, Exception: failed}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.router.redirect_slashes = False
+
+    async def crowded(refusal: Refusal, address: str) -> Response:
+        response = await api.run(refuse, services, refusal, {"address": address}, "places")
+        response.headers["Connection"] = "close"
+        return response
+
+    app.add_middleware(Counted, connections=services.connections, crowded=crowded)
     return app
 
 

@@ -45,12 +45,24 @@ class Limits(Strict):
     )
     requests_per_second_per_address: Count = limits.REQUESTS_PER_SECOND_PER_ADDRESS
     requests_burst_count: Count = limits.REQUESTS_BURST_COUNT
+    transfers_per_second_per_enclave: Count = limits.TRANSFERS_PER_SECOND_PER_ENCLAVE
+    transfers_burst_count: Count = limits.TRANSFERS_BURST_COUNT
     release_bytes_per_second: Annotated[int, Field(ge=limits.PIECE_BYTES, le=limits.FILE_BYTES)] = (
         limits.RELEASE_BYTES_PER_SECOND
+    )
+    bytes_per_second_per_address: Annotated[int, Field(ge=limits.PIECE_BYTES, le=limits.FILE_BYTES)] = (
+        limits.BYTES_PER_SECOND_PER_ADDRESS
+    )
+    bytes_per_second_per_enclave: Annotated[int, Field(ge=limits.PIECE_BYTES, le=limits.FILE_BYTES)] = (
+        limits.BYTES_PER_SECOND_PER_ENCLAVE
     )
     concurrent_appraisals_count: Annotated[int, Field(ge=1, le=256)] = limits.CONCURRENT_APPRAISALS_COUNT
     waiting_appraisals_count: Threads = limits.WAITING_APPRAISALS_COUNT
     concurrent_bodies_count: Threads = limits.CONCURRENT_BODIES_COUNT
+    concurrent_bodies_per_enclave_count: Threads = limits.CONCURRENT_BODIES_PER_ENCLAVE_COUNT
+    connections_count: Annotated[int, Field(ge=16, le=1_000_000)] = limits.CONNECTIONS_COUNT
+    connections_per_address_count: Annotated[int, Field(ge=1, le=1_000_000)] = limits.CONNECTIONS_PER_ADDRESS_COUNT
+    connection_idle_seconds: Annotated[int, Field(ge=1, le=3600)] = limits.CONNECTION_IDLE_SECONDS
     body_idle_seconds: Seconds = limits.BODY_IDLE_SECONDS
     collateral_fetch_seconds: Annotated[int, Field(ge=1, le=30)] = limits.COLLATERAL_FETCH_SECONDS
     stop_grace_seconds: Annotated[int, Field(ge=1, le=3600)] = limits.STOP_GRACE_SECONDS

@@ -119,6 +119,7 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     decision = decide(policy, claims, request, now)
     facts.update(enclave=decision.enclave or "", grant=decision.grant or "")
     _require(decision)
+    services.rate_of_enclave.take(decision.enclave or "")
 
     step.name = "11 subject"
     subject = subjects.find(services, policy, request, decision)

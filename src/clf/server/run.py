@@ -39,9 +39,6 @@ from clf.verify.policy import Policy
 
 METRICS_NAME = "metrics"
 LOCK_NAME = "server.lock"
-HEADER_READ_MILLISECONDS = 15_000
-"""A client that does not finish its request headers in this time is cut off."""
-BACKLOG_COUNT = 1024
 
 
 def run(folder: Path) -> None:
@@ -67,11 +64,12 @@ def run(folder: Path) -> None:
         port=config.listen.port,
         interface=Interfaces.ASGI,
         workers=config.workers,
-        backlog=BACKLOG_COUNT,
-        backpressure=limits.CONNECTIONS_COUNT,
+        backlog=limits.BACKLOG_COUNT,
+        # Where it were reached, nobody would be let in any more: what is too many goes by clf.server.connections.
+        backpressure=config.limits.connections_count + limits.BACKLOG_COUNT,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
-            header_read_timeout=HEADER_READ_MILLISECONDS, max_buffer_size=limits.HTTP_HEAD_BYTES
+            header_read_timeout=1000 * config.limits.connection_idle_seconds, max_buffer_size=limits.HTTP_HEAD_BYTES
         ),
         websockets=False,
         log_enabled=True,

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from clf import limits
 from clf.server.downloads import BytesDownload, FileDownload
+from clf.server.limiting import Flow
 from clf.server.refusal import Refusal
 from clf.server.services import Services
 
@@ -36,16 +37,17 @@ class SealedResponse(Response):
     """One sealed body of known size. Starlette runs it like any response. Raises Refusal `busy` where none has room."""
 
     def __init__(
-        self, download: FileDownload | BytesDownload, *, services: Services, run: Run, media_type: str
+        self, download: FileDownload | BytesDownload, *, services: Services, flow: Flow, run: Run, media_type: str
     ) -> None:
         self._download = download
         self._services = services
+        self._flow = flow
         self._run = run
         self._place = contextlib.ExitStack()
         if download.plain_size > limits.PIECE_BYTES:
             # Shorter ones are one piece, which the HTTP server takes at once.
             try:
-                self._place.enter_context(services.bodies.place())
+                self._place.enter_context(flow.place())
             except Refusal:
                 download.close()
                 raise
@@ -101,7 +103,7 @@ class SealedResponse(Response):
                 sent += len(piece)
                 async with asyncio.timeout(idle):
                     await send({"type": "http.response.body", "body": piece, "more_body": sent < self._download.size})
-                delay = self._services.pace.delay(len(piece))
+                delay = self._flow.delay(len(piece))
                 if delay:
                     await asyncio.sleep(delay)
                 piece = await coming

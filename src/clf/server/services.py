@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from clf import limits
 from clf.server.audit import AuditLog
 from clf.server.config import ServerConfig
+from clf.server.connections import Connections, party
 from clf.server.keys import Identity, Keyring
-from clf.server.limiting import Pace, Places, Rate
+from clf.server.limiting import Flow, Pace, Places, Rate
 from clf.server.metrics import Metrics
 from clf.server.policy_live import LivePolicy
 from clf.server.refusal import Refusal
@@ -53,15 +54,28 @@ class Services:
     metrics: Metrics
     now: Callable[[], float]
     rate: Rate
+    rate_of_enclave: Rate
     appraisals: Places
     bodies: Places
     pace: Pace
+    pace_of_address: Pace
+    pace_of_enclave: Pace
+    connections: Connections
     random: Callable[[int], bytes] = secrets.token_bytes
     _denials: DenialBudget = field(init=False)
+    _bodies_of_enclave: dict[str, Places] = field(init=False, default_factory=dict)
     _sent: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._denials = DenialBudget(limits.AUDIT_DENIALS_PER_MINUTE)
+
+    def flow(self, enclave: str, address: str, *, sending: bool) -> Flow:
+        """What a body of this enclave, moved to or from this address, counts against."""
+        most = self.config.limits.concurrent_bodies_per_enclave_count
+        # As many as the policy has names; a second one made at the same moment is dropped again.
+        own = self._bodies_of_enclave.setdefault(enclave, Places(most, "concurrent_bodies_per_enclave_count"))
+        paces = [(self.pace_of_address, party(address)), (self.pace_of_enclave, enclave)]
+        return Flow((*paces, (self.pace, "")) if sending else tuple(paces), (own, self.bodies))
 
     def touch(self, transfer_id: str, now: float) -> None:
         """Note that a transfer is in use, often enough for its idle limit."""

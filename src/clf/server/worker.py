@@ -16,6 +16,7 @@ from clf.server.app import create_app
 from clf.server.audit import AuditLog
 from clf.server.collateral import open_cache
 from clf.server.config import ServerConfig, load
+from clf.server.connections import Connections
 from clf.server.keys import load_identity, load_keyring
 from clf.server.limiting import Pace, Places, Rate
 from clf.server.logs import configure_logging
@@ -71,7 +72,18 @@ def open_services(config: ServerConfig) -> Services:
         ),
         metrics=metrics,
         now=now,
-        rate=Rate(settings.requests_per_second_per_address, settings.requests_burst_count, time.monotonic),
+        rate=Rate(
+            settings.requests_per_second_per_address,
+            settings.requests_burst_count,
+            time.monotonic,
+            name="requests_per_second_per_address",
+        ),
+        rate_of_enclave=Rate(
+            settings.transfers_per_second_per_enclave,
+            settings.transfers_burst_count,
+            time.monotonic,
+            name="transfers_per_second_per_enclave",
+        ),
         appraisals=Places(
             settings.concurrent_appraisals_count,
             "concurrent_appraisals_count",
@@ -79,7 +91,14 @@ def open_services(config: ServerConfig) -> Services:
             wait_seconds=2 * settings.collateral_fetch_seconds,
         ),
         bodies=Places(settings.concurrent_bodies_count, "concurrent_bodies_count"),
-        pace=Pace(settings.release_bytes_per_second, time.monotonic),
+        pace=Pace(settings.release_bytes_per_second, time.monotonic, name="release_bytes_per_second"),
+        pace_of_address=Pace(
+            settings.bytes_per_second_per_address, time.monotonic, name="bytes_per_second_per_address"
+        ),
+        pace_of_enclave=Pace(
+            settings.bytes_per_second_per_enclave, time.monotonic, name="bytes_per_second_per_enclave"
+        ),
+        connections=Connections(settings),
     )
 
 

@@ -66,7 +66,7 @@ CODES: dict[str, Code] = {
     "transfer_expired": Code(410, "The transfer's time is over", "attest"),
     "transfer_revoked": Code(410, "The owner withdrew the grant", "stop"),
     "busy": Code(503, "The server is at its limit", "retry"),
-    "rate_limited": Code(429, "Too many requests from this address", "retry"),
+    "rate_limited": Code(429, "Too many requests or bytes for now", "retry"),
     "internal": Code(500, "A defect in the server", "retry"),
 }
 

@@ -53,7 +53,7 @@ export const CODES = Object.freeze({
   transfer_expired: [410, "attest", "The transfer's time is over"],
   transfer_revoked: [410, "stop", "The owner withdrew the grant"],
   busy: [503, "retry", "The server is at its limit"],
-  rate_limited: [429, "retry", "Too many requests from this address"],
+  rate_limited: [429, "retry", "Too many requests or bytes for now"],
   internal: [500, "retry", "A defect in the server"],
 });
 

@@ -63,7 +63,7 @@ public final class Problem {
         put("transfer_expired", 410, "The transfer's time is over", Advice.ATTEST);
         stop("transfer_revoked", 410, "The owner withdrew the grant");
         put("busy", 503, "The server is at its limit", Advice.RETRY);
-        put("rate_limited", 429, "Too many requests from this address", Advice.RETRY);
+        put("rate_limited", 429, "Too many requests or bytes for now", Advice.RETRY);
         put("internal", 500, "A defect in the server", Advice.RETRY);
     }
 
