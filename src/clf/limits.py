@@ -94,7 +94,7 @@ CONCURRENT_BODIES_PER_ENCLAVE_COUNT: Final = 64
 BODY_IDLE_SECONDS: Final = 60
 """A sender or reader that does not move PIECE_BYTES in so long is cut off; the transfer stays open."""
 CONNECTIONS_COUNT: Final = 16_384
-"""Connections of one process; above it idle ones give way. An idle one costs 10 KiB: they must not decide who gets in."""
+"""Connections of one process; above it idle ones give way: they must not decide who gets in. One costs 10 KiB."""
 CONNECTIONS_PER_ADDRESS_COUNT: Final = 1000
 """... from one address: many apps behind one proxy, and still not everybody's."""
 CONNECTION_IDLE_SECONDS: Final = 15
