@@ -24,4 +24,5 @@ compile() { # lock file, then what it holds
 compile dev pyproject.toml --extra demo --group dev "$@"
 compile demo pyproject.toml --extra demo --group build --constraints requirements/dev.lock "$@"
 compile runtime pyproject.toml --constraints requirements/dev.lock "$@"
+compile build --group build --constraints requirements/dev.lock "$@"
 compile tools --group lock "$@"

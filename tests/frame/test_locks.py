@@ -71,6 +71,7 @@ def wanted(name: str) -> list[Requirement]:
         "runtime": runtime,
         "demo": runtime + demo + group("build"),
         "dev": runtime + demo + group("dev"),
+        "build": group("build"),
         "tools": group("lock"),
     }
     return [Requirement(item) for item in parts[name]]
@@ -78,7 +79,7 @@ def wanted(name: str) -> list[Requirement]:
 
 def test_all_lock_files_are_known() -> None:
     """Nothing below is vacuous."""
-    assert [path.stem for path in LOCKS] == ["demo", "dev", "runtime", "tools"]
+    assert [path.stem for path in LOCKS] == ["build", "demo", "dev", "runtime", "tools"]
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)

@@ -30,6 +30,7 @@ from clf.cli import (
     collateral,
     demo,
     deploy,
+    image,
     quote,
     server_import,
     server_policy,
@@ -69,6 +70,7 @@ collateral.register(app)
 app_commands.register(app)
 attest_commands.register(app)
 deploy.register(app)
+image.register(app)
 quote.register(app)
 simulator.register(app)
 ccp.register(app)

@@ -39,6 +39,8 @@ SCRATCH_HOST: Final = "/var/lib/clf/scratch"
 """The encrypted files on the host's disk; the image makes the folder."""
 MANIFEST_NAME: Final = "app.manifest"
 OWNERS_NAME: Final = "owners.jsonl"
+ARGUMENTS_NAME: Final = "app.arguments"
+"""The program's arguments, one a line: what a container's command line may repeat and not change."""
 HOSTS: Final = "/etc/hosts"
 
 _TMP_FROM: Final = "/tmp"  # noqa: S108 - a tmpfs in enclave memory
@@ -98,10 +100,11 @@ class Gramine:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The manifest's text, and the file of owners that it names with its hash."""
+    """The manifest's text, the file of owners that it names with its hash, and the fixed arguments."""
 
     text: str
     owners: bytes
+    arguments: tuple[str, ...]
     trusted: tuple[Trusted, ...]
     enclave_bytes: int
 
@@ -176,7 +179,7 @@ def render(
         *(f"  {{ uri = {_text('file:' + file.path)}, sha256 = {_text(file.sha256)} }}," for file in trusted),
         "]",
     ]
-    return Manifest("\n".join(lines) + "\n", listed, tuple(trusted), size)
+    return Manifest("\n".join(lines) + "\n", listed, tuple(app.command[1:]), tuple(trusted), size)
 
 
 def enclave_bytes(wanted: int) -> int:
