@@ -12,20 +12,22 @@ usage: build_clf_client_app_docker_image.sh [base_image] [image_tag] [OPTION...]
 
   base_image          a clf-client image, or the os_version it was built on; default: $(default_tag clf-client $DEFAULT_BASE)
   image_tag           default: as the base image, with clf-client-app for clf-client
+  --app DIR           the app's folder, with its clf.toml; default: docker/app
   --base-image IMAGE  another base, which you mean
   --engine NAME       docker, podman or buildah; default: the first that works
   --dry-run           print what would be done
   -- OPTION...        further options of clf image build
 
-Example: build_clf_client_app_docker_image.sh clf-client:gramine1.3-ubuntu22.04
+Example: build_clf_client_app_docker_image.sh clf-client:gramine1.3-ubuntu22.04 --app ./trainer
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 TEXT
 }
 
-meant='' dry_run='' engine='' positional=()
+app=$here/app meant='' dry_run='' engine='' positional=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage && exit 0 ;;
+        --app) app=$(value "$@") || exit 2; shift ;;
         --base-image) meant=$(value "$@") || exit 2; shift ;;
         --engine) engine=$(value "$@") || exit 2; shift ;;
         --dry-run) dry_run=1 ;;
@@ -47,4 +49,4 @@ fi
 if [[ $base =~ ^clf-client: ]]; then tag=clf-client-app:${base#clf-client:}; else tag=$(default_tag clf-client-app "$base"); fi
 tag=${positional[1]:-$tag}
 is_image "$tag" || wrong "image_tag: '$tag' is not the name of an image"
-clf_image_build "$dry_run" "$engine" app --base-image "$base" "$tag" "$@"
+clf_image_build "$dry_run" "$engine" app --client "$base" "$tag" --app "$app" "$@"

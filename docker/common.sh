@@ -115,7 +115,7 @@ start_with_buildah() {
 
 # Build an image with the options of `clf image build`; without Python 3.11 the engine builds alone, from the same Dockerfile.
 # shellcheck disable=SC2154 # here: the folder of the script that reads this file
-clf_image_build() { # dry run or empty, engine or empty, kind, --base or --base-image, base, tag, further options...
+clf_image_build() { # dry run or empty, engine or empty, kind, --base, --base-image or --client, image, tag, further options...
     local dry_run=$1 engine=$2 kind=$3 option=$4 base=$5 tag=$6
     shift 6
     if [ -n "$dry_run" ]; then

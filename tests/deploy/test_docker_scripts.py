@@ -50,9 +50,18 @@ def test_an_app_is_built_on_a_client_image() -> None:
     """The first argument is a client image, as ever, or the system that one was built on."""
     name = BUILD["app"]
     default = images.default_tag("client", images.DEFAULT_BASE)
-    assert dry(name)[3:] == ["app", "--base-image", default, "--tag", images.default_tag("app", images.DEFAULT_BASE)]
+    assert dry(name)[3:] == [
+        "app", "--client", default, "--tag", images.default_tag("app", images.DEFAULT_BASE), "--app",
+        str(ROOT / "docker/app"),
+    ]  # fmt: skip
     assert dry(name, "ubuntu:22.04")[5] == "clf-client:gramine1.3-ubuntu22.04"
-    assert dry(name, "clf-client:mine", "app:1")[5:] == ["clf-client:mine", "--tag", "app:1"]
+    assert dry(name, "clf-client:mine", "app:1", "--app", "x")[5:] == [
+        "clf-client:mine",
+        "--tag",
+        "app:1",
+        "--app",
+        "x",
+    ]
     script(name, "debian:12", "--dry-run", expect=2)
     assert dry(name, "--base-image", "registry.example/client:1")[5] == "registry.example/client:1"
 
@@ -85,6 +94,19 @@ def test_without_python_the_engine_builds_alone(tmp_path: Path) -> None:
         "info", "build", "--build-arg", "BASE_IMAGE=ubuntu:20.04", "-f", f"{here}/clf_client.dockerfile", "-t",
         "clf-client:gramine1.3-ubuntu20.04", f"{here}/..",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", images.NAMES)
+def test_clf_image_build_takes_what_the_scripts_give(kind: str, tmp_path: Path) -> None:
+    """What a script hands on is understood: the same command, one step further, prints the engine's."""
+    (tmp_path / "clf.toml").write_text('[app]\nname = "a"\ncommand = ["python3", "a.py"]\nfiles = ["a.py"]\n')
+    arguments = ["--app", str(tmp_path)] if kind == "app" else ["ubuntu:24.04"]
+    done = script(BUILD[kind], *arguments, "--engine", "buildah", "--", "--dry-run")
+    words = shlex.split(done.stdout)
+    base = images.DEFAULT_BASE if kind == "app" else "ubuntu:24.04"
+    assert words[0] == "buildah"
+    assert images.default_tag(kind, base) in words
+    assert str(ROOT / "docker" / f"clf_{kind}.dockerfile".replace("clf_app", "clf_client_app")) in words
 
 
 # --- starting ------------------------------------------------------------------------------------
