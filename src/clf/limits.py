@@ -282,3 +282,13 @@ DEMO_STOP_SECONDS: Final = 20.0
 """For all its processes to end in order; then they are killed."""
 DEMO_PORT_TRIES_COUNT: Final = 5
 """A port that was free may be taken a moment later by somebody else."""
+
+# --- clf:// in other libraries ----------------------------------------------------------------------
+FILESYSTEM_AHEAD_BYTES: Final = 256 * KIB
+"""Read-ahead of a file that jumps about: of 256 KiB, 1 and 4 MiB it cost least for single columns of Parquet files."""
+FILESYSTEM_KEEP_SECONDS: Final = 30.0
+"""How long a transfer that nobody reads from any more waits for the next reader, and a listing is believed."""
+FILESYSTEM_KEEP_COUNT: Final = 32
+"""Transfers that wait so; an owner allows 100 open ones to a run."""
+FILESYSTEM_THREADS_COUNT: Final = 8
+"""Ranges of one `cat_ranges` that are fetched at once."""

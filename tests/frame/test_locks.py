@@ -66,11 +66,13 @@ def wanted(name: str) -> list[Requirement]:
             found += [item] if isinstance(item, str) else group(item["include-group"])
         return found
 
-    runtime, demo = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["demo"]
+    runtime, extras = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
+    demo, data = extras["demo"], extras["data"]
     parts = {
         "runtime": runtime,
         "demo": runtime + demo + group("build"),
-        "dev": runtime + demo + group("dev"),
+        "dev": runtime + demo + data + group("dev"),
+        "examples": runtime + data + group("build") + group("examples"),
         "build": group("build"),
         "tools": group("lock"),
     }
@@ -79,7 +81,7 @@ def wanted(name: str) -> list[Requirement]:
 
 def test_all_lock_files_are_known() -> None:
     """Nothing below is vacuous."""
-    assert [path.stem for path in LOCKS] == ["build", "demo", "dev", "runtime", "tools"]
+    assert [path.stem for path in LOCKS] == ["build", "demo", "dev", "examples", "runtime", "tools"]
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
@@ -116,7 +118,7 @@ def test_lock_and_pyproject_agree(path: Path, python: str) -> None:
 def test_all_fit_into_one_environment(python: str) -> None:
     """The demo and the tests share an environment: no package has two versions."""
     locked = {path.stem: {pin.name: pin for pin in pins(path) if pin.applies(python)} for path in LOCKS}
-    for name in ("demo", "runtime"):
+    for name in ("demo", "examples", "runtime"):
         for package, pin in locked[name].items():
             assert locked["dev"][package].version == pin.version
 

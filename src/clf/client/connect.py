@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds an owner for an app: in the measured clf.toml, or from arguments where there is none.
+"""Finds an owner for an app: in the measured clf.toml, in the list that `clf run` makes of it, or from arguments.
 
 Under `clf run` a URL or a name only selects one of the owners listed there. A host that passes another address, CA or
 identity is refused, because only what is measured says whom this app trusts.
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from clf import limits
 from clf.app import config as app_config
-from clf.app.config import AppConfig
+from clf.app import owners as app_owners
+from clf.app.owners import Listed
 from clf.attest import Attester, detect
 from clf.client.http import parse_url
 from clf.client.owner import Owner
@@ -41,6 +42,20 @@ def connect(
 
     Raises ConfigError, AttesterError.
     """
+    listed = listed_owners(app)
+    if listed is not None:
+        name, url, pem, pins = _listed(listed, owner, ca, identity)
+    else:
+        name, url, pem, pins = _given(owner, ca, identity)
+    return Owner(name=name, url=url, ca=pem, identities=pins, attester=attester or detect(), timeout=timeout)
+
+
+def listed_owners(app: str | os.PathLike[str] | None = None) -> dict[str, Listed] | None:
+    """The owners that the app may talk to, by name; None where nothing lists any, and arguments decide.
+
+    `app` as for connect. Without it and without a measured clf.toml, the file that CLF_OWNERS names is read. Raises
+    ConfigError.
+    """
     measured = os.environ.get(app_config.ENVIRONMENT)
     if measured and app is not None and not _same_file(app_config.locate(Path(app)), Path(measured)):
         raise ConfigError(
@@ -49,10 +64,9 @@ def connect(
     described = measured or app
     if described:
         file = app_config.locate(Path(described))
-        name, url, pem, pins = _listed(file, app_config.load(file), owner, ca, identity)
-    else:
-        name, url, pem, pins = _given(owner, ca, identity)
-    return Owner(name=name, url=url, ca=pem, identities=pins, attester=attester or detect(), timeout=timeout)
+        return app_owners.of_config(app_config.load(file), file.parent)
+    lines = os.environ.get(app_owners.ENVIRONMENT)
+    return app_owners.load(Path(lines)) if lines else None
 
 
 def _same_file(one: Path, other: Path) -> bool:
@@ -63,23 +77,22 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _listed(
-    file: Path,
-    config: AppConfig,
+    listed: dict[str, Listed],
     owner: str | None,
     ca: bytes | str | os.PathLike[str] | None,
     identity: str | Sequence[str] | None,
 ) -> tuple[str, str, bytes, tuple[str, ...]]:
     """The owner that clf.toml lists under this name or URL."""
-    name = _select(config, owner)
-    table = config.owner[name]
-    pem = _read(file.parent / table.ca)
+    name = _select(listed, owner)
+    table = listed[name]
+    pem = _read(table.ca)
     if ca is not None and _read(ca) != pem:
         raise ConfigError(
             f"the CA given for {name!r} is not the one that clf.toml names and that is measured",
             field="ca",
             remedy="leave ca= out",
         )
-    pins = tuple(table.identity)
+    pins = table.identity
     if identity is not None:
         chosen = _pins(identity)
         strange = [pin for pin in chosen if pin not in pins]
@@ -93,19 +106,19 @@ def _listed(
     return name, table.url, pem, pins
 
 
-def _select(config: AppConfig, owner: str | None) -> str:
-    names = ", ".join(config.owner) or "none"
+def _select(listed: dict[str, Listed], owner: str | None) -> str:
+    names = ", ".join(listed) or "none"
     if owner is None:
-        if len(config.owner) == 1:
-            return next(iter(config.owner))
+        if len(listed) == 1:
+            return next(iter(listed))
         raise ConfigError(
             "which owner?", field="owner", remedy=f"pass a name or URL to clf.connect; clf.toml lists: {names}"
         )
-    if owner in config.owner:
+    if owner in listed:
         return owner
     if "://" in owner:
         place = parse_url(owner)
-        for name, table in config.owner.items():
+        for name, table in listed.items():
             if parse_url(table.url) == place:
                 return name
     raise ConfigError(
