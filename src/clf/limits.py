@@ -108,6 +108,17 @@ LISTEN_SECONDS: Final = 5.0
 STOP_GRACE_SECONDS: Final = 30
 """What a stopping server gives bodies in flight before it cuts them; uploads go on at the last durable byte."""
 
+ROTATE_CHALLENGE_DAYS: Final = 7
+"""Challenge keys: a challenge lives two minutes, so nobody notices."""
+ROTATE_TRANSFER_DAYS: Final = 30
+"""Transfer keys: whoever reads one can open what was recorded of transfers made under it, and of no others."""
+RENEW_CERTIFICATE_DAYS_LEFT: Final = 30
+"""The server's certificate is renewed when it ends within so many days."""
+UPKEEP_SECONDS: Final = 5.0
+"""How often a server looks whether its certificate was replaced; ..."""
+UPKEEP_ROTATE_SECONDS: Final = 60.0
+"""... and whether a key or the certificate is due."""
+
 # --- files that a person writes ---------------------------------------------------------------------
 CONFIG_BYTES: Final = 1 * MIB
 """clf_server.toml or clf.toml: some ten thousand grants."""
@@ -267,6 +278,10 @@ STATE_RECOUNT_MARGIN_SECONDS: Final = 600
 """A transfer's entry in the audit log may be this much younger than its row: an appraisal waits for collateral."""
 AUDIT_MARK_ENTRIES: Final = 10_000
 """Entries after which a worker notes that all of them are counted: what a starting server reads again at most."""
+AUDIT_LARGE_BYTES: Final = GIB
+"""An audit log of this size is worth archiving: verifying it takes minutes."""
+BACKUP_DAYS: Final = 7
+"""After so many days `clf server status` asks for a backup."""
 BACKUP_FILE_BYTES: Final = 64 * MIB
 """A small file of a backup, its manifest among them; state and audit log are as long as they are."""
 KEY_BACKUP_BYTES: Final = 16 * MIB

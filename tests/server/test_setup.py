@@ -22,6 +22,7 @@ from clf.server import certificates, durable, setup
 from clf.server.config import Collateral, load
 from clf.server.explain import check
 from clf.server.keys import load_identity, load_keyring, new_keyring, read_named_key, rotate
+from clf.server.rotation import renew_certificate
 from tests.server.owner import NOW, make
 
 DAY = 86_400
@@ -196,7 +197,7 @@ def test_an_expired_certificate_is_refused_and_reported(tmp_path: Path) -> None:
         handshake(made.folder, "localhost")
     assert any("ended on" in finding.message for finding in check(made.folder, now).problems)
     ca, key = made.ca.read_bytes(), (made.folder / "keys/tls/server.key").read_bytes()
-    setup.renew(load(made.folder), [], now)
+    renew_certificate(load(made.folder), [], lambda _event: None, now)
     assert handshake(made.folder, "localhost") == "TLSv1.3"
     assert (made.ca.read_bytes(), (made.folder / "keys/tls/server.key").read_bytes()) == (ca, key)
     assert check(made.folder, now).ok

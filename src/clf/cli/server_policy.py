@@ -331,15 +331,16 @@ def renew(
     folder: Dir = HERE,
     as_json: Json = False,
 ) -> None:
-    """Make a new server certificate with the owner's CA; apps need no change. Restart the server afterwards."""
-    from clf.server import certificates, setup
+    """Make a new server certificate with the owner's CA; apps need no change. A running server takes it by itself."""
+    from clf.server import certificates, rotation
     from clf.server.config import load
+    from clf.server.upkeep import recorder
 
     config = load(folder)
-    made = setup.renew(config, host or [], time.time())
+    made = rotation.renew_certificate(config, host or [], recorder(config, time.time), time.time())
     hosts, ends = certificates.hosts_of(made), f"{made.not_valid_after_utc:%Y-%m-%d}"
     if as_json:
         print_json({"certificate": str(config.tls_certificate), "hosts": hosts, "ends": ends})
         return
     say(f"[bold green]renewed[/] certificate for {escape(', '.join(hosts))}, until {ends}")
-    say("\nNext: restart the server")
+    say("\na running server takes it within seconds")

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clf server recount`: what keeps an owner's server going for years (docs/operations.md)."""
+"""`clf server rotate, status, recount`: what keeps an owner's server going for years (docs/operations.md)."""
 
 from __future__ import annotations
 
+import enum
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clf.errors import ConfigError
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The owner's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -17,7 +23,122 @@ HERE = Path()
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to `clf server`."""
+    app.command(epilog="Example: clf server rotate identity hospital-a --prepare")(rotate)
+    app.command(epilog="Example: clf server status hospital-a --json")(status)
     app.command(epilog="Example: clf server recount hospital-a")(recount)
+
+
+class WhatChoice(enum.StrEnum):
+    """What can be rotated."""
+
+    identity = "identity"
+    ca = "ca"
+    certificate = "certificate"
+    challenge = "challenge"
+    transfer = "transfer"
+
+
+def rotate(  # noqa: PLR0917 - typer passes options by name
+    what: Annotated[WhatChoice, typer.Argument(help="Apps pin identity and ca; the others they never see.")],
+    folder: Dir = HERE,
+    prepare: Annotated[bool, typer.Option("--prepare", help="identity, ca: make the next, for apps to pin.")] = False,
+    activate: Annotated[bool, typer.Option("--activate", help="identity, ca: put the next one into use.")] = False,
+    finish: Annotated[bool, typer.Option("--finish", help="identity, ca: forget the former one.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="identity, ca: forget a next one not in use.")] = False,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="With --finish: although transfers of the former identity live.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Replace a key or certificate. A running server follows by itself; a command that was killed is given again."""
+    from clf.server import rotation
+    from clf.server.config import load
+    from clf.server.state import StateStore
+    from clf.server.upkeep import recorder
+    from clf.server.worker import STATE_NAME
+
+    config, now = load(folder), time.time()
+    record = recorder(config, time.time)
+    steps = {"prepare": prepare, "activate": activate, "finish": finish, "cancel": cancel}
+    chosen = [name for name, given in steps.items() if given]
+    stage = chosen[0] if chosen else ""
+    if what in (WhatChoice.identity, WhatChoice.ca):
+        pinned = cast(Literal["identity", "ca"], what.value)
+        if len(chosen) != 1:
+            found = rotation.standing(config, pinned)
+            raise ConfigError(
+                f"{what}: say one step; {found.meaning}",
+                field="stage",
+                remedy=f"clf server rotate {what} --{found.next_step or 'prepare'}",
+            )
+        state = StateStore.open(config.state / STATE_NAME, config.trust)
+        try:
+            step = cast(rotation.Stage, stage)
+            key_id = rotation.change_pinned(config, pinned, step, record, state, now, at_once=at_once)
+        finally:
+            state.close()
+    elif chosen:
+        raise ConfigError(
+            f"{what}: is replaced in one step", field=stage, remedy=f"clf server rotate {what}, without --{stage}"
+        )
+    elif what is WhatChoice.certificate:
+        key_id = rotation.fingerprint(rotation.renew_certificate(config, [], record, now))
+    else:
+        key_id = rotation.rotate_keyring(config, cast(Literal["challenge", "transfer"], what.value), record, now)
+    if as_json:
+        print(json.dumps({"what": what.value, "stage": stage or "rotate", "key_id": key_id}))
+        return
+    print(f"{what} {stage or 'rotated'}{': ' if key_id else ''}{key_id}")
+    for line in _what_apps_do(what.value, stage, config.keys):
+        print(line)
+
+
+def _what_apps_do(what: str, stage: str, keys: Path) -> list[str]:
+    if what == "identity" and stage == "prepare":
+        return [
+            "",
+            "Next, for each app: add this thumbprint to the owner's identity = [...] in its clf.toml, measure it anew,",
+            "let every owner allow the new measurement, and put it into use.",
+            "Then: clf server rotate identity --activate",
+        ]
+    if what == "ca" and stage == "prepare":
+        return [
+            "",
+            f"Next, for each app: append {keys / 'tls' / 'ca.next.crt'} to the CA file that its clf.toml names,",
+            "measure it anew, let every owner allow the new measurement, and put it into use.",
+            "Then: clf server rotate ca --activate",
+        ]
+    if stage == "activate":
+        return [
+            "",
+            "Apps that pin the former one only are refused by themselves from now on. Next: take the former one out of",
+            f"each app's clf.toml when it is next measured, and then: clf server rotate {what} --finish",
+        ]
+    return []
+
+
+def status(folder: Dir = HERE, as_json: Json = False) -> None:
+    """Show how old keys, certificates, audit log and backup are, what is due, and the command for it."""
+    from clf.server.config import load
+    from clf.server.run import is_running
+    from clf.server.status import status as look
+
+    config = load(folder)
+    found = look(config, is_running(config), time.time())
+    if as_json:
+        print(json.dumps(found.to_dict()))
+        return
+    table = Table("", "id", "days old", "ends", "due", "state", box=None, pad_edge=False)
+    for item in found.items:
+        due = Text("due", "bold yellow") if item.due else Text("")
+        age = "" if item.age_days is None else str(item.age_days)
+        table.add_row(item.name, item.id[:12], age, item.ends or "", due, Text(item.state))
+    console = Console(highlight=False)
+    console.print(table)
+    for item in found.items:
+        if item.next:
+            console.print(Text(f"next for {item.name}: {item.next}"), soft_wrap=True)
+    console.print(f"the server {'runs' if found.running else 'does not run'}", soft_wrap=True)
 
 
 def recount(

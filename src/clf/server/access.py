@@ -44,6 +44,7 @@ class Access:
     row: Transfer
     request: TransferRequest
     secret: bytes = field(repr=False)
+    transfer_key: bytes = field(repr=False)
 
     @property
     def path(self) -> str:
@@ -82,7 +83,9 @@ def access(services: Services, transfer_id: str, token: str, facts: Facts, *, co
         raise Refusal("transfer_expired", "the transfer's time is over", step="5 in time")
     check_policy(services, row)
     services.touch(transfer_id, now)
-    return Access(row=row, request=_parsed(row.request, row.claims)[0], secret=derive_secret(key, transfer_id))
+    return Access(
+        row=row, request=_parsed(row.request, row.claims)[0], secret=derive_secret(key, transfer_id), transfer_key=key
+    )
 
 
 def check_policy(services: Services, row: Transfer) -> None:

@@ -30,6 +30,7 @@ from clf.server import maintenance, uploads
 from clf.server.access import Access, access, end
 from clf.server.connections import Counted, Watch, party, threads_count
 from clf.server.downloads import BytesDownload, FileDownload, Manifests, content, manifest
+from clf.server.keys import Identity
 from clf.server.limiting import Flow
 from clf.server.opening import open_transfer
 from clf.server.refusal import Refusal, refusal_of
@@ -58,34 +59,41 @@ class Api:
         self.manifests = Manifests(services)
         self.uploads = uploads.Uploads(services)
         self.pool = ThreadPoolExecutor(threads_count(services.config.limits), thread_name_prefix="clf")
-        identity = public_jwk(services.identity.public_key)
-        self._well_known = compact_json({"versions": VERSIONS, "identity": identity, "simulated": services.simulated})
-        self._identity = identity
+        self._jwk: tuple[str, dict[str, str]] = ("", {})
 
     async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run something that blocks in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, partial(function, *args, **kwargs))
+
+    def _public(self, identity: Identity) -> dict[str, str]:
+        if self._jwk[0] != identity.thumbprint:
+            self._jwk = (identity.thumbprint, public_jwk(identity.public_key))
+        return self._jwk[1]
 
     # --- handlers ------------------------------------------------------------------------------------
 
     async def well_known(self, request: Request, _facts: Facts) -> Response:
         """GET /.well-known/clf"""
         _query(request)
-        return _json(200, self._well_known)
+        identity = self._public(self.services.identity)
+        return _json(
+            200, compact_json({"versions": VERSIONS, "identity": identity, "simulated": self.services.simulated})
+        )
 
     async def challenges(self, request: Request, _facts: Facts) -> Response:
         """POST /v1/challenges"""
         _query(request)
         await self._body(request, 0)
         services = self.services
+        ring, identity = services.challenge_keys, services.identity
         issued = challenge.issue(
-            key_id=services.challenge_keys.current,
-            key=services.challenge_keys.current_key,
-            audience=services.identity.thumbprint,
+            key_id=ring.current,
+            key=ring.current_key,
+            audience=identity.thumbprint,
             now=services.now(),
             random=services.random(challenge.RANDOM_BYTES),
         )
-        body = {"challenge": issued, "expires_in": limits.CHALLENGE_SECONDS, "identity": self._identity}
+        body = {"challenge": issued, "expires_in": limits.CHALLENGE_SECONDS, "identity": self._public(identity)}
         return _json(201, compact_json(body))
 
     async def transfers(self, request: Request, facts: Facts) -> Response:

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from clf.errors import ConfigError
 from clf.server import config_model as model
-from clf.server.config_model import Limits
+from clf.server.config_model import Limits, Rotation
 from clf.server.config_policy import to_policy
 from clf.strict_toml import at, parse, read_file
 from clf.toml_lines import Lines
@@ -27,6 +27,8 @@ FILE_NAME: Final = "clf_server.toml"
 LOOPBACK_NAMES: Final = ("localhost",)
 
 IDENTITY_FILE: Final = "identity.pem"
+NEXT_IDENTITY_FILE: Final = "identity.next.pem"
+FORMER_IDENTITY_FILE: Final = "identity.former.pem"
 AUDIT_KEY_FILE: Final = "audit.pem"
 CHALLENGE_FILE: Final = "challenge.json"
 TRANSFER_FILE: Final = "transfer.json"
@@ -71,6 +73,7 @@ class ServerConfig:
     tls_certificate: Path
     tls_key: Path
     workers: int
+    rotation: Rotation
     limits: Limits
     trust: Trust
     simulation_root: Path | None
@@ -92,6 +95,16 @@ class ServerConfig:
     def identity_file(self) -> Path:
         """The owner's identity key."""
         return self.keys / IDENTITY_FILE
+
+    @property
+    def next_identity_file(self) -> Path:
+        """The identity key that apps pin beside the current one, once a rotation is prepared."""
+        return self.keys / NEXT_IDENTITY_FILE
+
+    @property
+    def former_identity_file(self) -> Path:
+        """The identity key of before, until the rotation is finished."""
+        return self.keys / FORMER_IDENTITY_FILE
 
     @property
     def audit_key_file(self) -> Path:
@@ -160,6 +173,7 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
         tls_certificate=folder / server.tls.certificate,
         tls_key=folder / server.tls.key,
         workers=server.workers,
+        rotation=server.rotation,
         limits=server.limits,
         trust=attestation.trust,
         simulation_root=_simulation_root(attestation, folder, lines),

@@ -17,6 +17,7 @@ from clf.strict_toml import Strict
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Threads = Annotated[int, Field(ge=1, le=4096)]
+Days = Annotated[int, Field(ge=0, le=3650)]
 Seconds = Annotated[int, Field(ge=1, le=365 * 86_400)]
 Bytes = Annotated[int, Field(ge=1, le=limits.FILE_BYTES)]
 
@@ -68,6 +69,14 @@ class Limits(Strict):
     stop_grace_seconds: Annotated[int, Field(ge=1, le=3600)] = limits.STOP_GRACE_SECONDS
 
 
+class Rotation(Strict):
+    """[server.rotation]: what a running server renews by itself; 0 leaves it to commands. Defaults in clf/limits.py."""
+
+    challenge_days: Days = limits.ROTATE_CHALLENGE_DAYS
+    transfer_days: Days = limits.ROTATE_TRANSFER_DAYS
+    certificate_days_left: Days = limits.RENEW_CERTIFICATE_DAYS_LEFT
+
+
 class Server(Strict):
     """[server]: where it listens and which folders it uses."""
 
@@ -79,6 +88,7 @@ class Server(Strict):
     keys: str
     tls: Tls
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    rotation: Rotation = Rotation()
     limits: Limits = Limits()
 
 

@@ -17,7 +17,7 @@ from clf import limits
 from clf.errors import StorageError
 from clf.server.access import Access, check_policy, end
 from clf.server.refusal import Refusal
-from clf.server.services import Services
+from clf.server.services import Services, etag_key
 from clf.server.storage import OpenedFile
 from clf.wire.documents import ManifestEntry, decode_manifest
 from clf.wire.encoding import shown
@@ -88,7 +88,7 @@ class FileDownload(Download):
             if error.code == "no_such_file":  # it was there when the transfer pinned it
                 self._changed()
             raise
-        key = services.etag_key(access.row.key_id)
+        key = etag_key(access.transfer_key)
         if self._file.etag(key) != context.etag:
             self._file.close()
             self._changed()

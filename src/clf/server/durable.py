@@ -19,6 +19,15 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def create_file(path: Path, data: bytes) -> None:
+    """The same, whole or not at all: no crash leaves a part of it under its name. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)  # of an earlier attempt that was killed
+    write_private(temporary, data)
+    os.rename(temporary, path)
+    sync_folder(path.parent)
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Replace a file as a whole or not at all, durably; its mode stays. Raises OSError."""
     mode = stat.S_IMODE(path.stat().st_mode)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from clf import limits
 from clf.errors import ClfError, LimitError, StorageError
 from clf.server import subjects
+from clf.server.keys import Identity
 from clf.server.refusal import Refusal, refusal_of
 from clf.server.services import Facts, Services
 from clf.server.state import LimitReached, Transfer
@@ -80,7 +81,8 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     facts.update(transfer=transfer_id, action=request.action, path=request.subject, run=request.run.hex())
 
     step.name = "3 audience"
-    if request.audience != services.identity.thumbprint:
+    identities = services.keys.identities()  # one, or two while the identity is being rotated
+    if request.audience not in identities:
         raise Refusal(
             "audience_unknown",
             f"the request is meant for the owner {request.audience}",
@@ -126,7 +128,8 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     facts.update(subject.facts)
 
     step.name = "12 counters"
-    row, fresh = _reserve(services, policy, request, raw, claims, decision, subject, now)
+    signer = identities[request.audience]
+    row, fresh = _reserve(services, policy, request, raw, claims, decision, subject, signer, now)
     facts.update(grant=row.grant, enclave=row.enclave)
     if not fresh:
         return _replay(services, row, facts)
@@ -186,6 +189,7 @@ def _reserve(  # noqa: PLR0917 - the outcome of each step before it
     claims: Claims,
     decision: Decision,
     subject: subjects.Subject,
+    signer: Identity,
     now: float,
 ) -> tuple[Transfer, bool]:
     """Charge the first grant that allows all of it and has room; grants are never added up.
@@ -193,11 +197,10 @@ def _reserve(  # noqa: PLR0917 - the outcome of each step before it
     Returns the stored row, and whether it is this one: another thread or process may have answered R meanwhile.
     """
     transfer_id = wire_request.transfer_id(raw)
-    key_id = services.transfer_keys.current
-    key = services.transfer_keys.current_key
+    key_id, key = subject.key_id, subject.transfer_key
     settings = services.config.limits
     if request.action == "key":
-        content = Grant(key=subject.key)
+        content = Grant(key=subject.named_key)
     else:
         content = Grant(
             token=derive_token(key, transfer_id),
@@ -213,7 +216,7 @@ def _reserve(  # noqa: PLR0917 - the outcome of each step before it
         request=raw,
         recipient=request.public_key,
         audience=request.audience,
-        identity=services.identity.key,
+        identity=signer.key,
     )
     refused: LimitError | None = None
     for name in (decision.grant or "", *decision.also):

@@ -29,10 +29,12 @@ from clf.server import recount
 from clf.server.access import check_policy
 from clf.server.admin import AdminServer
 from clf.server.config import Address, ServerConfig, parse_config
+from clf.server.keys_live import LiveKeys
 from clf.server.logs import configure_logging, library_logging
 from clf.server.policy_live import ACTIVE_NAME, activate
 from clf.server.refusal import Refusal
 from clf.server.state import StateStore
+from clf.server.upkeep import Upkeep, hang_up
 from clf.server.worker import AUDIT_NAME, FOLDER_VARIABLE, STATE_NAME, open_services
 from clf.strict_toml import read_file
 from clf.verify.policy import Policy
@@ -81,9 +83,11 @@ def run(folder: Path) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=config.limits.stop_grace_seconds,
     )
+    upkeep = Upkeep(config, hang_up, time.time)
     try:
         server.serve()
     finally:
+        upkeep.close()
         admin.close()
         os.close(lock)
 
@@ -126,6 +130,15 @@ def locked(config: ServerConfig) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_running(config: ServerConfig) -> bool:
+    """Whether a server serves this folder now."""
+    try:
+        os.close(take_lock(config))
+    except ConfigError:
+        return True
+    return False
 
 
 def check_port(address: Address, field: str) -> None:
@@ -177,11 +190,14 @@ class Health:
     """What /healthz says."""
 
     def __init__(self, config: ServerConfig) -> None:
-        from clf.server.keys import load_identity
-
         self._config = config
         self._state = StateStore.open(config.state / STATE_NAME, config.trust)
-        self.owner = load_identity(config.identity_file).thumbprint
+        self._keys = LiveKeys(config)
+
+    @property
+    def owner(self) -> str:
+        """Whom challenges state now."""
+        return self._keys.identity().thumbprint
 
     def read(self) -> dict[str, object]:
         """The state store answers, and the policy in force is the one that was made active last."""
@@ -189,9 +205,9 @@ class Health:
             "status": "ok",
             "trust": self._config.trust,
             "simulated": self._config.trust == "simulation",
-            "owner": self.owner,
         }
         try:
+            found["owner"] = self.owner
             found["policy_digest"] = self._state.policy_digest()
             found["policy_generation"] = self._state.policy_generation()
             found["open_transfers"] = len(self._state.list_open())
@@ -223,7 +239,7 @@ def reload(folder: Path) -> Reloaded:
     for name in ("listen", "admin", "data", "results", "state", "keys", "tls_certificate", "tls_key", "workers"):
         if getattr(before, name) != getattr(config, name):
             raise ConfigError(f"{name}: changes when the server is started anew", field=name, remedy="restart it")
-    for name in ("limits", "trust", "simulation_root", "collateral", "max_age_hours"):
+    for name in ("limits", "rotation", "trust", "simulation_root", "collateral", "max_age_hours"):
         if getattr(before, name) != getattr(config, name):
             raise ConfigError(f"{name}: changes when the server is started anew", field=name, remedy="restart it")
     activate(config, data)

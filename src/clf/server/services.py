@@ -20,6 +20,7 @@ from clf.server.audit import AuditLog
 from clf.server.config import ServerConfig
 from clf.server.connections import Connections, party
 from clf.server.keys import Identity, Keyring
+from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Flow, Pace, Places, Rate
 from clf.server.metrics import Metrics
 from clf.server.policy_live import LivePolicy
@@ -37,14 +38,17 @@ Facts = dict[str, Any]
 """Fields of an audit entry, gathered as a request goes through its steps."""
 
 
+def etag_key(transfer_key: bytes) -> bytes:
+    """The key of the opaque etags of transfers made under a transfer key: etags tell nothing about the disk."""
+    return HKDFExpand(SHA256(), 32, _ETAG_LABEL).derive(transfer_key)
+
+
 @dataclass
 class Services:
     """Everything a request needs. Clocks and randomness are passed in; `now` is seconds since the epoch."""
 
     config: ServerConfig
-    identity: Identity
-    challenge_keys: Keyring
-    transfer_keys: Keyring
+    keys: LiveKeys
     state: StateStore
     data: DataFolder
     results: ResultsFolder
@@ -68,6 +72,28 @@ class Services:
 
     def __post_init__(self) -> None:
         self._denials = DenialBudget(limits.AUDIT_DENIALS_PER_MINUTE)
+
+    @property
+    def identity(self) -> Identity:
+        """Who the owner is now."""
+        return self.keys.identity()
+
+    def signer(self, audience: str) -> Identity:
+        """The identity that a transfer was opened under: its client knows no other. Raises Refusal."""
+        found = self.keys.identities().get(audience)
+        if found is None:
+            raise Refusal("transfer_expired", f"the identity key {audience} is out of use", step="signature")
+        return found
+
+    @property
+    def challenge_keys(self) -> Keyring:
+        """What challenges are made and checked with now. Whoever needs it twice keeps it: it may be replaced."""
+        return self.keys.challenge()
+
+    @property
+    def transfer_keys(self) -> Keyring:
+        """What secrets are derived from now. Whoever needs it twice keeps it."""
+        return self.keys.transfer()
 
     def flow(self, enclave: str, address: str, *, sending: bool) -> Flow:
         """What a body of this enclave, moved to or from this address, counts against."""
@@ -100,10 +126,6 @@ class Services:
     def simulated(self) -> bool:
         """Whether this owner trusts the simulated platform: then every entry and answer says so."""
         return self.config.trust == "simulation"
-
-    def etag_key(self, key_id: str) -> bytes:
-        """The key of the opaque etags of transfers made under `key_id`: etags tell nothing about the disk."""
-        return HKDFExpand(SHA256(), 32, _ETAG_LABEL).derive(self.transfer_keys.keys[key_id])
 
     def record(self, event: str, facts: Facts) -> None:
         """Append one entry to the audit log; it is on the disk when this returns. Raises AuditError."""

@@ -36,12 +36,11 @@ from clf.server.config import (
     IDENTITY_FILE,
     TRANSFER_FILE,
     Collateral,
-    ServerConfig,
     parse_config,
 )
 from clf.server.config_policy import NAMED_KEYS
-from clf.server.durable import replace_file, sync_folder, write_private
-from clf.server.keys import load_private_key, new_keyring
+from clf.server.durable import sync_folder, write_private
+from clf.server.keys import new_keyring
 from clf.server.template import render
 from clf.strict_toml import read_file
 from clf.verify.rules import Trust
@@ -186,23 +185,6 @@ def load_certificate(path: Path, name: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate(read_file(path))
     except ValueError:
         raise ConfigError(f"{name}: {path} is no PEM certificate", field=name, remedy="clf server renew") from None
-
-
-def renew(config: ServerConfig, hosts: list[str], now: float) -> x509.Certificate:
-    """A new server certificate, for `hosts` or for those of the present one, by the owner's CA. Raises ConfigError.
-
-    The key stays, so a server that reads the two files at different moments never sees a pair that does not match.
-    """
-    ca_key = load_private_key(config.keys / "ca.key", "ca.key")
-    ca = load_certificate(config.keys / "tls" / "ca.crt", "tls.ca")
-    key = load_private_key(config.tls_key, "tls.key")
-    names = hosts or certificates.hosts_of(load_certificate(config.tls_certificate, "tls.certificate"))
-    made = certificates.make_server_certificate(key.public_key(), names, ca=ca, ca_key=ca_key, now=now)
-    try:
-        replace_file(config.tls_certificate, certificates.certificate_pem(made))
-    except OSError as error:
-        raise ConfigError(f"{config.tls_certificate}: {error.strerror}", field="tls.certificate") from None
-    return made
 
 
 def random_key() -> bytes:

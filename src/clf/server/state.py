@@ -192,6 +192,10 @@ class StateStore(abc.ABC):
         """Every open transfer, oldest first."""
 
     @abc.abstractmethod
+    def list_unexpired(self, now: float) -> list[Transfer]:
+        """Every transfer that is open, or committed and can be asked for its receipt again; oldest first."""
+
+    @abc.abstractmethod
     def expire(self, now: float, idle: float, absolute: float) -> list[Transfer]:
         """End what was not touched for `idle` seconds, is older than `absolute` seconds or past its `expires`.
 
@@ -280,6 +284,14 @@ class StateStore(abc.ABC):
     @abc.abstractmethod
     def use_up(self, grant: str, max_runs: int | None, max_bytes: int | None) -> None:
         """Raise a grant's counters to these numbers, so that nothing more is allowed by it. Lowers nothing."""
+
+    @abc.abstractmethod
+    def last_backup(self) -> float | None:
+        """When a backup was last made of this state, or None."""
+
+    @abc.abstractmethod
+    def set_last_backup(self, now: float) -> None:
+        """Note that one was made."""
 
     @abc.abstractmethod
     def set_policy_digest(self, digest: str, now: float) -> int:

@@ -174,6 +174,12 @@ class SqliteStateStore(StateStore):
             rows = connection.execute(f"{_SELECT} WHERE state = 'open' ORDER BY created, id").fetchall()
         return [_row(row) for row in rows]
 
+    def list_unexpired(self, now: float) -> list[Transfer]:
+        with self._file.read() as connection:
+            where = "state IN ('open', 'committed') AND action <> 'key' AND expires > ?"
+            rows = connection.execute(f"{_SELECT} WHERE {where} ORDER BY created, id", (now,)).fetchall()
+        return [_row(row) for row in rows]
+
     def expire(self, now: float, idle: float, absolute: float) -> list[Transfer]:
         due = "state = 'open' AND (touched <= ? OR created <= ? OR expires <= ?)"
         times = (now - idle, now - absolute, now)
@@ -346,6 +352,15 @@ class SqliteStateStore(StateStore):
         with self._file.write() as connection:
             used = _usage(connection, grant)
             _charge(connection, grant, Usage(max(used.runs, max_runs or 0), max(used.bytes, max_bytes or 0)))
+
+    def last_backup(self) -> float | None:
+        with self._file.read() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE name = 'last_backup'").fetchone()
+        return None if row is None else float(row[0])
+
+    def set_last_backup(self, now: float) -> None:
+        with self._file.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('last_backup', ?)", (repr(now),))
 
     def set_policy_digest(self, digest: str, now: float) -> int:
         with self._file.write() as connection:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clf import limits
-from clf.server.keys import read_private_file
+from clf.server.keys import Keyring, read_private_file
 from clf.server.refusal import Refusal
-from clf.server.services import Facts, Services
+from clf.server.services import Facts, Services, etag_key
 from clf.server.state import Transfer
 from clf.verify.claims import Claims, SgxIdentity, TdxIdentity
 from clf.verify.policy import Decision, Policy
@@ -26,7 +26,10 @@ _STEP = "11 subject"
 
 @dataclass(frozen=True)
 class Subject:
-    """What will be released or stored. Sizes, offsets and lengths in bytes; `charged_bytes` is all it can release."""
+    """What will be released or stored. Sizes, offsets and lengths in bytes; `charged_bytes` is all it can release.
+
+    Etag and secret of a transfer are derived from one transfer key, which may be rotated any moment: it is chosen here.
+    """
 
     size: int = 0
     etag: str = ""
@@ -34,26 +37,36 @@ class Subject:
     length: int = 0
     modified: int | None = None
     manifest: bytes | None = None
-    key: bytes | None = field(default=None, repr=False)
+    named_key: bytes | None = field(default=None, repr=False)
     charged_bytes: int = 0
     facts: Facts = field(default_factory=dict)
+    key_id: str = ""
+    transfer_key: bytes = field(default=b"", repr=False)
 
 
 def find(services: Services, policy: Policy, request: TransferRequest, decision: Decision) -> Subject:
     """Look up what an allowed request is about. Raises Refusal or StorageError."""
+    ring = services.transfer_keys
     if request.action == "key":
-        return _key(services, policy, request)
-    if request.action == "write":
-        return _result(services, request)
-    if request.is_directory:
-        return _folder(services, policy, request, decision)
-    return _file(services, request)
+        found, key_id = _key(services, policy, request), ring.current
+    elif request.action == "write":
+        found, key_id = _result(services, request), ring.current
+    elif request.is_directory:
+        found, key_id = _folder(services, policy, request, decision, etag_key(ring.current_key)), ring.current
+    else:
+        found, key_id = _file(services, request, ring)
+    return replace(found, key_id=key_id, transfer_key=ring.keys[key_id])
 
 
-def _file(services: Services, request: TransferRequest) -> Subject:
-    path = request.path or ""
+def _file(services: Services, request: TransferRequest, ring: Keyring) -> tuple[Subject, str]:
+    path, key_id = request.path or "", ring.current
     with services.data.open(path) as opened:
-        etag = opened.etag(services.etag_key(services.transfer_keys.current))
+        etag = opened.etag(etag_key(ring.current_key))
+        if request.if_match is not None and request.if_match != etag:
+            # Named under a key that was rotated since: the version is the same, and its reader goes on under that key.
+            for former in ring.keys:
+                if request.if_match == opened.etag(etag_key(ring.keys[former])):
+                    etag, key_id = request.if_match, former
         size, modified = opened.size, int(opened.modified)
     if size > services.config.limits.released_file_bytes:
         raise Refusal("too_large", f"{path} has {size} bytes", step=_STEP, remedy="raise released_file_bytes")
@@ -71,15 +84,14 @@ def _file(services: Services, request: TransferRequest) -> Subject:
         modified=modified,
         charged_bytes=length,
         facts={"etag": etag, "offset": offset, "length": length, "bytes": length},
-    )
+    ), key_id
 
 
-def _folder(services: Services, policy: Policy, request: TransferRequest, decision: Decision) -> Subject:
+def _folder(services: Services, policy: Policy, request: TransferRequest, decision: Decision, key: bytes) -> Subject:
     grant = policy.grant(decision.grant or "")
     found = services.data.walk(
         request.path or "", services.config.limits.manifest_entries_count, settled=request.action == "read"
     )
-    key = services.etag_key(services.transfer_keys.current)
     entries = []
     for entry in found.entries:
         # The decision covers everything below by its form; each name is checked all the same before it is listed.
@@ -130,7 +142,7 @@ def _key(services: Services, policy: Policy, request: TransferRequest) -> Subjec
     value = read_private_file(path, f"key {request.name}", limits.KEY_BYTES)
     if not value:
         raise Refusal("no_such_key", f"{path} is empty", step=_STEP)
-    return Subject(key=value, facts={"bytes": len(value)})
+    return Subject(named_key=value, facts={"bytes": len(value)})
 
 
 def identity_facts(identity: SgxIdentity | TdxIdentity) -> Facts:

@@ -8,7 +8,7 @@ from typing import Final
 import tomlkit
 
 from clf.server.config import Collateral
-from clf.server.config_model import Limits
+from clf.server.config_model import Limits, Rotation
 from clf.verify.rules import Trust
 
 FIRST_EVALUATION_NUMBER: Final = {"intel": 18, "simulation": 1}
@@ -38,6 +38,10 @@ key = "keys/tls/server.key"
 # Times in seconds, sizes in bytes. A line without its '#' changes the default.
 [server.limits]
 {limits}
+
+# What a running server renews by itself, in days; 0: only by clf server rotate.
+[server.rotation]
+{rotation}
 
 [attestation]
 {trust}
@@ -78,6 +82,7 @@ def render(*, trust: Trust, collateral: Collateral, listen: str, admin: str, sim
         listen=_quoted(listen),
         admin=_quoted(admin),
         limits="\n".join(f"# {name} = {field.default}" for name, field in Limits.model_fields.items()),
+        rotation="\n".join(f"# {name} = {field.default}" for name, field in Rotation.model_fields.items()),
         trust=_INTEL if trust == "intel" else _SIMULATION.format(root=_quoted(simulation_root or "")),
         collateral=source,
         evaluation=FIRST_EVALUATION_NUMBER[trust],

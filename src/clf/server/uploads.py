@@ -190,7 +190,7 @@ class Uploads:
                 else:
                     self._check_content(staged, fresh, document)
                     staged.prepare(found.path, document.size)
-                    receipt = self._turn_into_result(fresh, document)
+                    receipt = self._turn_into_result(fresh, document, found.request.audience)
                 self._publish(staged, fresh, document)
         except StorageError as error:
             if error.code != "offset_conflict" or _current(services, found).state != "committed":
@@ -229,7 +229,7 @@ class Uploads:
             if result.path == row.path and is_collected(services, result):
                 services.state.mark_collected(result.id, services.now())
 
-    def _turn_into_result(self, row: Transfer, document: Commit) -> str:
+    def _turn_into_result(self, row: Transfer, document: Commit, audience: str) -> str:
         """Steps 4 and 5. Returns the receipt."""
         services = self._services
         receipt = make_receipt(
@@ -237,7 +237,7 @@ class Uploads:
             path=row.path or "",
             commit=document,
             committed=int(services.now()),
-            identity=services.identity.key,
+            identity=services.signer(audience).key,
         )
         grant = services.policy.current().grant(row.grant)
         if grant is None:
@@ -265,7 +265,7 @@ class Uploads:
                 request=row.request,
                 path=found.path,
                 commit=document,
-                identity=services.identity.public_key,
+                identity=services.signer(found.request.audience).public_key,
             )
         except IntegrityError as error:
             raise Refusal("commit_mismatch", "committed before, with another content", step="1 document") from error

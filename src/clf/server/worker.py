@@ -17,7 +17,7 @@ from clf.server.audit import AuditLog
 from clf.server.collateral import open_cache
 from clf.server.config import ServerConfig, load
 from clf.server.connections import Connections
-from clf.server.keys import load_identity, load_keyring
+from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Pace, Places, Rate
 from clf.server.logs import configure_logging
 from clf.server.metrics import Metrics
@@ -54,9 +54,7 @@ def open_services(config: ServerConfig) -> Services:
     metrics = Metrics()
     return Services(
         config=config,
-        identity=load_identity(config.identity_file),
-        challenge_keys=load_keyring(config.challenge_keyring),
-        transfer_keys=load_keyring(config.transfer_keyring),
+        keys=LiveKeys(config),
         state=StateStore.open(config.state / STATE_NAME, config.trust),
         data=DataFolder(config.data),
         results=ResultsFolder(config.results),
