@@ -24,6 +24,7 @@ from typing import Final, Literal
 from clf import limits
 from clf.app.config import AppConfig
 from clf.deploy import images
+from clf.deploy.manifest import enclave_bytes
 from clf.errors import ConfigError
 from clf.server.certificates import is_host
 
@@ -204,11 +205,9 @@ def variable_of(name: str) -> str:
 def _from_app(app: AppConfig) -> dict[str, str]:
     """What an app's clf.toml says of its package."""
     program = app.app.command[0]
-    mib = app.app.memory_bytes // limits.MIB
     return {
         "app-entry": program if program.startswith("/") else f"/usr/bin/{program}",
-        # SGX takes powers of two only, so that an amount in between means the next one.
-        "memsize": f"{1 << (mib - 1).bit_length()}M",
+        "memsize": f"{enclave_bytes(app.app.memory_bytes) // limits.MIB}M",
         "thread": str(app.app.threads),
     }
 
