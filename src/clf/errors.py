@@ -8,6 +8,7 @@
     ├── AppraisalError     evidence that the verifier refuses (step, code, remedy)
     ├── CollateralError    endorsements that cannot be had or trusted
     ├── AttesterError      this machine cannot produce evidence
+    ├── AppError           an app cannot be started as it must be, or did not leave what its clf.toml says
     ├── StorageError       a name or file that an owner's server will not serve or store
     ├── StateError         what the server remembers cannot be read, written or trusted
     ├── LimitError         a counter, quota or rate that is used up
@@ -91,6 +92,17 @@ class AttesterError(ClfError):
     """This machine or process cannot produce evidence."""
 
     default_code = "attester_unavailable"
+
+
+class AppError(ClfError):
+    """An app cannot be started as it must be, or did not leave what its clf.toml says; `code` says which.
+
+    `no_memory_folder`, `swap_unencrypted`, `isolation_failed`: nothing was started. `output_missing`,
+    `output_not_a_file`, `output_changed`, `left_running`: nothing was put back. `outputs_partly_published`: the message
+    says what was.
+    """
+
+    default_code = "app_failed"
 
 
 class StorageError(ClfError):

@@ -245,6 +245,16 @@ APP_FILES_COUNT: Final = 10_000
 APP_FILE_BYTES: Final = 4 * GIB
 """One measured file; models belong into the owners' folders, not into the app."""
 APP_OWNERS_COUNT: Final = 100
+APP_INPUTS_COUNT: Final = 64
+"""Inputs of a program without a client. All are open at once, so that all are there before the first byte is read, and
+an owner lets one run have 100 transfers open. A folder is one."""
+APP_OUTPUTS_COUNT: Final = 64
+APP_COPY_BYTES: Final = 8 * MIB
+"""What of an input or output is in memory a second time while it is copied: one request brings so much."""
+APP_END_SECONDS: Final = 10.0
+"""For the process that ends whatever a program left behind to have done so."""
+APP_CONTROL_BYTES: Final = 4 * MIB
+"""The program, its arguments and environment, as the supervising process is told: clf.toml at its longest, escaped."""
 QUOTE_REQUEST_SECONDS: Final = 10.0
 """Asking the simulated platform for a quote."""
 STORAGE_TICK_SECONDS: Final = 0.02

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples in Java, built and started as their README says, over real owners."""
+"""The sample that users of the first CLF know, built and started as its README says, over a real owner."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.hospitals import EXAMPLES, measured
 from tests.world import CLF, OwnerProcess, World, run_clf, running
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "java"
+EXAMPLE = EXAMPLES / "java"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mvn") is None or shutil.which("javac") is None, reason="a JDK or Maven is not installed"
@@ -25,11 +24,6 @@ def build(name: str, folder: Path) -> str:
     """Run build.sh; the clf.toml that it made."""
     subprocess.run([EXAMPLE / "build.sh", name, folder], check=True, timeout=600)
     return (folder / "clf.toml").read_text()
-
-
-def measured(folder: Path) -> bytes:
-    """The measurement that an owner pins."""
-    return bytes.fromhex(json.loads(run_clf("measure", folder, "--json"))["mrenclave"])
 
 
 def test_the_old_sample_makes_one_attestation_for_2000_reads(everything: World, tmp_path: Path) -> None:
@@ -77,28 +71,3 @@ def test_the_old_sample_talks_to_listed_hosts_only(everything: World, tmp_path: 
     )
     assert done.returncode == 1
     assert "not an owner that clf.toml lists" in done.stderr
-
-
-def test_two_owners_get_the_same_report_from_a_measured_java_app(everything: World, tmp_path: Path) -> None:
-    """It reads clf:// URIs with java.nio.file.Files, and both owners get what was computed over both."""
-    app = tmp_path / "app"
-    config = build("hospitals", app)
-    owners = []
-    for letter, rows in (("a", 100), ("b", 50)):
-        owner = OwnerProcess(everything, f"java-hospital-{letter}")
-        owner.put("patients/2024.csv", b"name,age\n" + b"".join(b"patient %d,%d\n" % (i, i) for i in range(rows)))
-        shutil.copy(owner.ca, app / "certs" / f"hospital-{letter}.crt")
-        config = config.replace(f"https://hospital-{letter}.example:4433", owner.url)
-        pinned = re.escape(f'hospital-{letter}.crt"\nidentity = ["')
-        config = re.sub(f'({pinned})[^"]+', rf"\g<1>{owner.identity}", config)
-        owners.append(owner)
-    (app / "clf.toml").write_text(config)
-    for owner in owners:
-        owner.allow("patients-java", mrenclave=measured(app), read="patients/*.csv", write="reports/*")
-    with running(owners[0]), running(owners[1]):
-        said = run_clf("run", app, "--platform", everything.folder / "platform")
-    assert said.count("delivered") == 2
-    for owner in owners:
-        report = json.loads((owner.results / "reports" / "java.json").read_text())
-        assert report == {"patients": 150, "age_sum": 99 * 50 + 49 * 25}
-        owner.verify_audit()

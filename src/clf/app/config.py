@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -38,6 +38,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MEMORY = re.compile(r"([1-9][0-9]{0,6})([MG])")
 # What steers the loader or the interpreter, or what `clf run` itself says, is not for the app's table.
 _TAKEN = re.compile(r"(CLF_.*|LD_.*|HOME|PATH)")
+
+
+_Mistake = tuple[tuple[str | int, ...], str, str]
 
 
 def _refusing(check: Callable[[str], object], remedy: str) -> Callable[[str], str]:
@@ -71,6 +74,7 @@ _Variable = Annotated[str, AfterValidator(_matching(_VARIABLE, "the name of a va
 _Text = Annotated[str, AfterValidator(_printable)]
 _Glob = Annotated[str, AfterValidator(_refusing(paths.check_glob, "like 'app.py' or 'lib/**'"))]
 _File = Annotated[str, AfterValidator(_refusing(paths.check_file, "like 'certs/hospital-a.crt'"))]
+_Path = Annotated[str, AfterValidator(_refusing(paths.check_path, "like 'patients/2024.csv', or a folder: 'images/'"))]
 _Url = Annotated[str, AfterValidator(_refusing(parse_url, "like https://hospital-a.example:4433"))]
 _Thumbprint = Annotated[
     str,
@@ -94,6 +98,7 @@ class AppTable(Strict):
     svn: Annotated[int, Field(ge=0, le=65535)] = 0
     local: _File | None = None
     scratch: bool = False
+    swap: Literal["encrypted", "any"] = "encrypted"
 
     @property
     def memory_bytes(self) -> int:
@@ -109,11 +114,46 @@ class OwnerTable(Strict):
     identity: Annotated[list[_Thumbprint], Field(min_length=1, max_length=2)]  # the current and the next
 
 
+class InputTable(Strict):
+    """[[input]]: an owner's file, or all below a folder, that is there as plain files when the program starts."""
+
+    owner: _Name
+    path: _Path
+    file: _File | None = None
+    folder: _File | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it lies, relative to the program's working folder."""
+        return self.file or self.folder or ""
+
+
+class OutputTable(Strict):
+    """[[output]]: a file that the program leaves, and the owner and name under which it is published."""
+
+    owner: _Name
+    path: _File
+    file: _File
+
+
 class AppConfig(Strict):
     """clf.toml as a whole."""
 
     app: AppTable
     owner: dict[_Name, OwnerTable] = Field(default_factory=dict)
+    input: list[InputTable] = Field(default_factory=list)
+    output: list[OutputTable] = Field(default_factory=list)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the program needs no client: CLF brings its inputs as files, or takes its outputs away."""
+        return bool(self.input or self.output)
+
+    @property
+    def data_folders(self) -> tuple[str, ...]:
+        """The folders in the program's working folder that hold inputs and outputs, and nothing that is measured."""
+        places = [item.place for item in self.input] + [item.file for item in self.output]
+        return tuple(sorted({place.split("/")[0] for place in places}))
 
 
 def load(path: Path) -> AppConfig:
@@ -129,7 +169,7 @@ def parse(data: bytes, name: str) -> AppConfig:
     return config
 
 
-def mistakes(config: AppConfig) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+def mistakes(config: AppConfig) -> Iterator[_Mistake]:
     """What is wrong between fields: place, message, remedy."""
     for name in config.app.environment:
         if _TAKEN.fullmatch(name):
@@ -144,6 +184,67 @@ def mistakes(config: AppConfig) -> Iterator[tuple[tuple[str | int, ...], str, st
         if place in seen:
             yield ("owner", name, "url"), f"is also that of {seen[place]!r}", "each owner has its own server"
         seen[place] = name
+    yield from _input_mistakes(config)
+    yield from _output_mistakes(config)
+
+
+def _input_mistakes(config: AppConfig) -> Iterator[_Mistake]:
+    if len(config.input) > limits.APP_INPUTS_COUNT:
+        yield ("input",), f"more than {limits.APP_INPUTS_COUNT} inputs", "name a folder: path = 'images/', folder = ..."
+    for number, item in enumerate(config.input):
+        at = ("input", number)
+        yield from _unlisted((*at, "owner"), item.owner, config)
+        if paths.is_directory(item.path):
+            if item.file is not None:
+                yield (*at, "file"), "is for one file, and the path means a folder", "write folder = 'data/images'"
+            elif item.folder is None:
+                yield (*at, "folder"), "is missing, and the path means a folder", "write folder = 'data/images'"
+        elif item.folder is not None:
+            yield (*at, "folder"), "is for a path that ends in '/'", "write file = 'data/patients.csv'"
+        elif item.file is None:
+            yield (*at, "file"), "is missing", "write file = 'data/patients.csv', where the program reads it"
+        elif "/" not in item.file:
+            yield (*at, "file"), "lies in no folder", _IN_A_FOLDER
+        for other, earlier in enumerate(config.input[:number]):
+            if _overlap(item.place, earlier.place):
+                yield (
+                    (*at, "folder" if item.folder else "file"),
+                    f"lies where input[{other}] does",
+                    "choose another name",
+                )
+
+
+def _output_mistakes(config: AppConfig) -> Iterator[_Mistake]:
+    if len(config.output) > limits.APP_OUTPUTS_COUNT:
+        yield ("output",), f"more than {limits.APP_OUTPUTS_COUNT} outputs", "have the program write fewer, larger files"
+    for number, item in enumerate(config.output):
+        at = ("output", number)
+        yield from _unlisted((*at, "owner"), item.owner, config)
+        if "/" not in item.file:
+            yield (*at, "file"), "lies in no folder", _IN_A_FOLDER
+        for other, source in enumerate(config.input):
+            # A program that does nothing would hand one owner's file to another.
+            if _overlap(item.file, source.place):
+                yield (*at, "file"), f"lies where input[{other}] does", "an output is a file that the program makes"
+        for other, earlier in enumerate(config.output[:number]):
+            if item.file != earlier.file and _overlap(item.file, earlier.file):
+                yield (*at, "file"), f"lies below output[{other}], which is a file", "choose another name"
+            if (item.owner, item.path) == (earlier.owner, earlier.path):
+                yield (*at, "path"), f"is that of output[{other}], too", "results never overwrite one another"
+
+
+_IN_A_FOLDER = "like 'data/patients.csv': a folder for data alone, in which nothing is measured"
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two places are one, or one lies below the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _unlisted(at: tuple[str | int, ...], owner: str, config: AppConfig) -> Iterator[_Mistake]:
+    if owner not in config.owner:
+        remedy = strict_toml.did_you_mean(owner, list(config.owner)) or f"add a table [owner.{owner}]"
+        yield at, f"{owner!r} is not an owner of this file", remedy
 
 
 def locate(path: Path) -> Path:

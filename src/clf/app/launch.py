@@ -4,6 +4,10 @@
 As in an enclave, nothing comes from the host: neither arguments nor standard input nor variables, and no file that was
 not measured. What a simulation cannot do is keep the host out; `clf run --check` says so. A trust domain can, and there
 the app's measurement is in RTMR3 before the app runs.
+
+A program whose clf.toml names inputs or outputs needs no client: its folder is in memory, it starts when all its inputs
+are there, and its outputs are put back if it ends with 0. Such a program gets no source of evidence, since receipts say
+what a result was computed from, and nobody would know what the program read by itself.
 """
 
 from __future__ import annotations
@@ -11,31 +15,28 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import platformdirs
 
 from clf.app import config as app_config
-from clf.app import owners
+from clf.app import isolate, memory, owners
+from clf.app.guard import Guard
 from clf.app.measure import SIMULATED_SIGNER, Measurement, measure
 from clf.app.platform import QuoteSocket
-from clf.attest import configfs_tsm, rtmr, simulated
+from clf.app.staging import Report, Silent, Staging
+from clf.attest import Attester, configfs_tsm, rtmr, simulated
+from clf.attest.base import Evidence, check_report_data
 from clf.errors import AttesterError, ConfigError
 from clf.simulator.platform import SimulatedPlatform
 from clf.simulator.store import load_or_create
 
 PLATFORM_ENVIRONMENT = "CLF_SIMULATOR"
 """The environment variable that names the simulated platform's folder, for people who use one often."""
-
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def platform_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
@@ -76,18 +77,28 @@ def open_platform(folder: Path) -> SimulatedPlatform:
     return load_or_create(folder)
 
 
-def launch(app: Path, platform: SimulatedPlatform, environment: Mapping[str, str]) -> int:
+def launch(
+    app: Path,
+    platform: SimulatedPlatform,
+    environment: Mapping[str, str],
+    *,
+    report: Report | None = None,
+    alone: bool = False,
+) -> int:
     """Measure, copy, start, and wait for the app. Its exit code, or 128 and the signal's number that ended it.
 
-    Of `environment`, the host's, only PATH reaches the app. Raises ConfigError where the app or its program is wrong.
+    Of `environment`, the host's, only PATH reaches the app. `alone` says that this process does nothing else, so that
+    it may be cut off from the machine's disks (clf.app.isolate) for an app with inputs or outputs.
+
+    Raises ConfigError where the app or its program is wrong; for inputs and outputs what clf.app.staging raises.
     """
-    with _private_folder() as private:
-        folder = private / "app"
-        folder.mkdir(mode=0o700)
-        (private / "tmp").mkdir(mode=0o700)
-        measured = measure(app, copy_to=folder)
-        with QuoteSocket(private / "quote.sock", lambda data: _quote(platform, measured, data)) as quotes:
-            return _run(measured, folder, _environment(measured, private, quotes.path, environment))
+    with _guarded(app, alone=alone) as (guard, measured):
+        if measured.config.has_data:
+            attester = _Simulated(lambda data: _quote(platform, measured, data))
+            values = _environment(measured, guard.folder, None, environment)
+            return _run_with_data(guard, measured, values, attester, report or Silent())
+        with QuoteSocket(guard.folder / "quote.sock", lambda data: _quote(platform, measured, data)) as quotes:
+            return _run(guard, measured, _environment(measured, guard.folder, quotes.path, environment))
 
 
 def launch_tdx(
@@ -95,22 +106,78 @@ def launch_tdx(
     environment: Mapping[str, str],
     *,
     register: Path = rtmr.REGISTER,
+    reports: Path = configfs_tsm.REPORTS,
+    swaps: Path = memory.SWAPS,
     measured_as: Callable[[bytes, Literal["extended", "already"]], None] = lambda _value, _how: None,
+    report: Report | None = None,
+    alone: bool = False,
 ) -> int:
     """As launch, in a trust domain. The app is measured and RTMR3 states it, before it starts; else it does not start.
 
-    `measured_as` is told RTMR3's value and whether this start extended it. Raises AttesterError, ConfigError.
+    `measured_as` is told RTMR3's value and whether this start extended it. Raises AttesterError, ConfigError, and
+    AppError where memory may be swapped to a disk in clear: the host has that disk.
     """
-    with _private_folder() as private:
+    with _guarded(app, alone=alone) as (guard, measured):
+        memory.check_swap(accepted=measured.config.app.swap == "any", swaps=swaps)
+        values = _environment(measured, guard.folder, None, environment)
+        _program(measured, values)  # what cannot start must not use up the one extension of this boot
+        how = rtmr.measure_app(measured.mrenclave, register)
+        measured_as(rtmr.expected_rtmr(measured.mrenclave), how)
+        if measured.config.has_data:
+            attester = configfs_tsm.TdxAttester(reports)
+            return _run_with_data(guard, measured, values, attester, report or Silent())
+        return _run(guard, measured, values)
+
+
+@contextlib.contextmanager
+def _guarded(app: Path, *, alone: bool) -> Iterator[tuple[Guard, Measurement]]:
+    """The app, measured and copied into a private folder that goes with this process; in memory if it is for data."""
+    config = app_config.load(app_config.locate(app))
+    with contextlib.ExitStack() as stack:
+        keep = []
+        if config.has_data:
+            if alone:
+                isolate.leave_disks(config.app.memory_bytes)
+            private, lock = stack.enter_context(memory.folder())
+            keep.append(lock)
+        else:
+            private = Path(tempfile.mkdtemp(prefix="clf-"))
+        guard = stack.enter_context(Guard(private, keep))
         folder = private / "app"
         folder.mkdir(mode=0o700)
         (private / "tmp").mkdir(mode=0o700)
         measured = measure(app, copy_to=folder)
-        values = _environment(measured, private, None, environment)
-        _program(measured, values)  # what cannot start must not use up the one extension of this boot
-        how = rtmr.measure_app(measured.mrenclave, register)
-        measured_as(rtmr.expected_rtmr(measured.mrenclave), how)
-        return _run(measured, folder, values)
+        if measured.config != config:
+            raise ConfigError(f"{app} changed while it was measured", remedy="start it again")
+        yield guard, measured
+
+
+def _run_with_data(
+    guard: Guard, measured: Measurement, values: dict[str, str], attester: Attester, report: Report
+) -> int:
+    folder = guard.folder / "app"
+    program = _program(measured, values)  # before owners release anything
+    with Staging(measured.config, folder, attester, report) as staging:
+        staging.fetch(lambda: memory.room(guard.folder))
+        staging.make_folders()
+        isolate.cover_temporary_folders(guard.folder / "tmp", needed=(sys.prefix, sys.base_prefix, program))
+        code = guard.run([program, *measured.config.app.command[1:]], folder, values)
+        if code == 0:
+            staging.put_back()
+        elif measured.config.output:
+            report.says(f"the program ended with {code}: none of its outputs is put back")
+    return code
+
+
+class _Simulated:
+    """The platform as the launcher itself asks it, in place of the socket that it gives to apps."""
+
+    def __init__(self, quote: Callable[[bytes], bytes]) -> None:
+        self._quote = quote
+
+    def quote(self, report_data: bytes) -> Evidence:
+        """See Attester."""
+        return Evidence("sgx-dcap", self._quote(check_report_data(report_data)))
 
 
 def _quote(platform: SimulatedPlatform, measured: Measurement, report_data: bytes) -> bytes:
@@ -122,34 +189,30 @@ def _quote(platform: SimulatedPlatform, measured: Measurement, report_data: byte
 def _environment(measured: Measurement, private: Path, quotes: Path | None, host: Mapping[str, str]) -> dict[str, str]:
     # The interpreter that runs this command comes first, so that `python3` in an app finds the same packages.
     search = os.pathsep.join([str(Path(sys.executable).parent), host.get("PATH", os.defpath)])
-    listed = private / "owners.jsonl"
-    listed.write_bytes(owners.owner_lines(measured.config, private / "app"))
-    local = measured.config.app.local
-    scratch = private / "scratch"
-    if measured.config.app.scratch:
-        scratch.mkdir(mode=0o700)
-    return {
+    app = private / "app"
+    values = {
         **measured.config.app.environment,
         "PATH": search,
-        "HOME": str(private / "app"),
+        "HOME": str(app),
         "TMPDIR": str(private / "tmp"),
         "LANG": "C.UTF-8",
-        app_config.ENVIRONMENT: str(private / "app" / app_config.NAME),
+    }
+    if measured.config.app.scratch:
+        scratch = private / "scratch"
+        scratch.mkdir(mode=0o700)
+        values[app_config.SCRATCH_ENVIRONMENT] = str(scratch)
+    if measured.config.has_data:
+        return values
+    listed = private / "owners.jsonl"
+    listed.write_bytes(owners.owner_lines(measured.config, app))
+    local = measured.config.app.local
+    return {
+        **values,
+        app_config.ENVIRONMENT: str(app / app_config.NAME),
         owners.ENVIRONMENT: str(listed),
         **({simulated.ENVIRONMENT: str(quotes)} if quotes else {}),
-        **({app_config.LOCAL_ENVIRONMENT: str(private / "app" / local)} if local else {}),
-        **({app_config.SCRATCH_ENVIRONMENT: str(scratch)} if measured.config.app.scratch else {}),
+        **({app_config.LOCAL_ENVIRONMENT: str(app / local)} if local else {}),
     }
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A fresh folder that only this user can enter, removed at the end whatever the app left there."""
-    folder = Path(tempfile.mkdtemp(prefix="clf-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _program(measured: Measurement, environment: dict[str, str]) -> str:
@@ -164,59 +227,6 @@ def _program(measured: Measurement, environment: dict[str, str]) -> str:
     return found
 
 
-def _run(measured: Measurement, folder: Path, environment: dict[str, str]) -> int:
-    command = measured.config.app.command
-    program = _program(measured, environment)
-    with _forwarding() as started:
-        try:
-            # A session of its own: signals reach the app through us alone, and whatever it started ends with it.
-            child = subprocess.Popen(
-                [program, *command[1:]],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"{program!r} cannot be started: {error.strerror}",
-                field="app.command",
-                remedy="is it executable, and a program for this machine?",
-            ) from error
-        started(child.pid)
-        try:
-            code = child.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-    return code if code >= 0 else 128 - code
-
-
-@contextlib.contextmanager
-def _forwarding() -> Iterator[Callable[[int], None]]:
-    """Pass signals on to the app's process group from now on; those that come before it exists are kept for it."""
-    target: list[int] = []
-    early: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None = None) -> None:
-        if not target:
-            early.append(number)
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(target[0], number)
-
-    def started(group: int) -> None:
-        target.append(group)
-        for number in early:
-            forward(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield started
-        return
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        yield started
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _run(guard: Guard, measured: Measurement, environment: dict[str, str]) -> int:
+    command = [_program(measured, environment), *measured.config.app.command[1:]]
+    return guard.run(command, guard.folder / "app", environment)

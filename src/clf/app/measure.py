@@ -104,6 +104,7 @@ def examine(app: Path, *, copy_to: Path | None = None) -> Examination:
     names = {app_config.NAME}
     names.update(_matching(folder, config, mistakes))
     names.update(owner.ca for owner in config.owner.values())
+    mistakes.extend(_measured_data(config, names))
     mistakes.extend(_unmeasured_words(folder, config, names))
     measured = []
     for name in sorted(names, key=lambda path: path.encode("utf-8")):
@@ -176,6 +177,15 @@ def _leads_to(glob: str, path: str) -> bool:
     return len(segments) >= len(names) and paths.match_glob("/".join(segments[: len(names)]), path)
 
 
+def _measured_data(config: AppConfig, names: set[str]) -> Iterator[ConfigError]:
+    """Measured files in a folder for data: in an enclave that folder is encrypted, and what is measured is not."""
+    for name in sorted(names):
+        top = name.split("/")[0]
+        if top in config.data_folders:
+            message = f"is measured, and {top!r} is a folder for inputs and outputs"
+            yield _mistake(name, message, "keep the two in folders of their own", "input" if config.input else "output")
+
+
 def _unmeasured_words(folder: Path, config: AppConfig, names: set[str]) -> Iterator[ConfigError]:
     """Words of the command that name something in the folder which is not measured, and so will not be there."""
     remedy = "add it to app.files"
@@ -186,6 +196,8 @@ def _unmeasured_words(folder: Path, config: AppConfig, names: set[str]) -> Itera
                 paths.check_file(path)
             except WireError:
                 continue
+            if path.split("/")[0] in config.data_folders:
+                continue  # not a file of the app's, even if a trial copy lies there
             place = folder / path
             if place.is_dir() and not paths.covers(config.app.files, path + "/"):
                 yield _mistake(path, "is a folder in the command that is not measured whole", remedy, "app.command")
@@ -197,7 +209,7 @@ def _measure_file(folder: Path, name: str, copy_to: Path | None) -> MeasuredFile
     """Hash one file as a stream, and copy what was hashed. Raises ConfigError."""
     remedy = "an app's files are regular files inside its folder, without links on the way"
     try:
-        with _open(folder, name) as source:
+        with open_below(folder, name) as source:
             before = os.fstat(source.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise _mistake(name, "is no regular file", remedy)
@@ -226,7 +238,7 @@ def _hash(source: BinaryIO, copied: BinaryIO | None) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _open(folder: Path, name: str) -> BinaryIO:
+def open_below(folder: Path, name: str) -> BinaryIO:
     """Open a file, following no link below the folder, and never waiting for a FIFO's other end. Raises OSError."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -14,6 +14,7 @@ import typer
 from clf.errors import ConfigError
 
 if TYPE_CHECKING:
+    from clf.app.config import AppConfig
     from clf.app.measure import Examination, Measurement
 
 _SIMULATION = "SIMULATION: measured and quoted by software. It protects nothing from whoever runs this machine."
@@ -52,6 +53,9 @@ def run(
 
     Its arguments and environment are those of clf.toml; none come from here. The exit code is the app's.
 
+    A program that knows nothing of CLF gets the [[input]] of clf.toml as files, in memory, before it starts; if it ends
+    with 0, each [[output]] is put back. Standard error says what came and went. 0 then means that all is published.
+
     Examples: clf run ./app        clf run ./app --check
     """
     if check:
@@ -60,13 +64,15 @@ def run(
     if as_json:
         raise typer.BadParameter("--json goes with --check; an app's output is its own")
     from clf.app.launch import choose, launch, launch_tdx, open_platform, platform_folder
+    from clf.cli.staging_report import StagingReport
 
+    report = StagingReport()
     if choose(platform, os.environ) == "tdx":
-        raise typer.Exit(launch_tdx(folder, os.environ, measured_as=_tell))
+        raise typer.Exit(launch_tdx(folder, os.environ, measured_as=_tell, report=report, alone=True))
 
     simulated = open_platform(platform_folder(platform, os.environ))
     print(_SIMULATION, file=sys.stderr, flush=True)
-    raise typer.Exit(launch(folder, simulated, os.environ))
+    raise typer.Exit(launch(folder, simulated, os.environ, report=report, alone=True))
 
 
 def _tell(value: bytes, how: str) -> None:
@@ -135,6 +141,12 @@ def _as_json(found: Examination, right: Measurement | None) -> dict[str, Any]:
             {"name": name, "url": owner.url, "ca": owner.ca, "identity": owner.identity}
             for name, owner in (config.owner.items() if config else ())
         ],
+        "inputs": [
+            {"owner": item.owner, "path": item.path, "place": item.place} for item in (config.input if config else ())
+        ],
+        "outputs": [
+            {"owner": item.owner, "path": item.path, "file": item.file} for item in (config.output if config else ())
+        ],
         "mistakes": [_mistake(error) for error in found.mistakes],
     }
 
@@ -163,6 +175,8 @@ def _print(found: Examination, right: Measurement | None) -> None:
             print(f"  {name}  {owner.url}  identity {', '.join(owner.identity)}")
         if not config.owner:
             print("  none: this app can talk to nobody")
+        if config.has_data:
+            _print_data(config)
     if right is not None:
         from clf.attest.rtmr import expected_rtmr
 
@@ -172,3 +186,22 @@ def _print(found: Examination, right: Measurement | None) -> None:
         print(f"\nmistake       {error.message}")
         if error.remedy:
             print(f"  remedy      {error.remedy}")
+
+
+def _print_data(config: AppConfig) -> None:
+    """What is brought and taken away, and how the program is kept from this machine's disks meanwhile."""
+    from clf.app.isolate import can_leave_disks
+
+    print("\ninputs, all there before the program starts")
+    for source in config.input:
+        print(f"  {source.owner}:{source.path} -> {source.place}{'/' if source.folder else ''}")
+    print("outputs, put back if it ends with 0")
+    for output in config.output:
+        print(f"  {output.file} -> {output.owner}:{output.path}")
+    if can_leave_disks():
+        print("disks         cut off: the program can write to memory only")
+    else:
+        print(
+            "disks         inputs, outputs and TMPDIR are in memory; what it writes elsewhere is not (this user may not"
+        )
+        print("              take a mount namespace)")

@@ -239,6 +239,16 @@ class Writer(Unpicklable, io.BufferedIOBase):
 
     # --- the end ------------------------------------------------------------------------------------
 
+    def stage(self) -> None:
+        """Send what was written so far; on return the owner holds it durably, and nothing is published.
+
+        So that whoever writes several results can have all of them accepted before the first is committed.
+        """
+        self._usable()
+        with self._lock:
+            if self._pending:
+                self._send_pending()
+
     def commit(self) -> Receipt:
         """Publish what was written and return the owner's signed receipt; again, it returns the same receipt.
 
