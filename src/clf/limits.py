@@ -137,6 +137,8 @@ STATE_TOUCHED_COUNT: Final = 10_000
 # --- evidence and collateral -----------------------------------------------------------------------
 EVIDENCE_FILE_BYTES: Final = 64 * KIB
 """A file that `clf quote` reads: an RA-TLS certificate with two quotes has 10 kB, in base64 14 kB."""
+VERIFIED_CHAINS_COUNT: Final = 512
+"""Certificate chains that a process remembers to be genuine: one for each platform, two for each set of collateral."""
 PCK_CHAIN_BYTES: Final = 8 * KIB
 """PEM of the three certificates in a quote; real ones have 3.5 to 3.7 kB."""
 ISSUER_CHAIN_BYTES: Final = 16 * KIB

@@ -57,6 +57,34 @@ def test_a_good_chain_passes() -> None:
     check_chain(chain(), 3, TRUST, NOW)
 
 
+def test_a_chain_that_held_once_still_ends_and_serves_one_root_only() -> None:
+    """Remembered is that signatures are genuine: neither time nor another verifier's root is taken for granted."""
+    held = chain()
+    check_chain(held, 3, TRUST, NOW)
+    begins = max(certificate.not_valid_before_utc.timestamp() for certificate in held)
+    ends = min(certificate.not_valid_after_utc.timestamp() for certificate in held)
+    check_chain(held, 3, TRUST, begins)
+    check_chain(held, 3, TRUST, ends)
+    for moment, expected in ((begins - 1, "certificate_not_yet_valid"), (ends + 1, "certificate_expired")):
+        with pytest.raises(ChainError) as caught:
+            check_chain(held, 3, TRUST, moment)
+        assert caught.value.code == expected
+    other = TrustRoot.simulation(SimulatedPlatform(b"another platform's seed", NOW).root_der)
+    for trust, expected in ((TrustRoot.intel(), "evidence_simulated"), (other, "simulation_root_other")):
+        with pytest.raises(ChainError) as caught:
+            check_chain(held, 3, trust, NOW)
+        assert caught.value.code == expected
+    check_chain(held, 3, TRUST, NOW)
+
+
+def test_a_refused_chain_is_refused_again() -> None:
+    """Only what passed is remembered."""
+    leaf, ca, root = chain()
+    forged = issue(leaf, ca, "pck", "pck")
+    for _ in range(2):
+        assert code([forged, ca, root]) == "chain_invalid"
+
+
 def test_a_leaf_s_key_cannot_issue() -> None:
     """Whoever steals a leaf's key (here the TCB signer's) cannot make PCK certificates with it."""
     leaf, _, root = chain()

@@ -35,10 +35,12 @@ Not compared, as in Intel's verifier: CPUSVN of the report with that of the PCK 
 from __future__ import annotations
 
 import datetime
+import functools
 import hmac
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from clf import limits
@@ -133,13 +135,24 @@ def precheck(
             _check_td_attributes(identity)
     with trail.at(7):
         try:
-            chain = load_chain(parsed.pck_chain, limits.PCK_CHAIN_BYTES)
+            chain = _load_pck_chain(parsed.pck_chain)
             check_chain(chain, 3, trust, now)
             ca = pck_ca(chain[0])
         except ChainError as error:
             raise AppraisalError(error.message, step=label(7), code=error.code, remedy=error.remedy) from None
-        pck = dcap.read_pck(chain[0].public_bytes(Encoding.PEM))
+        pck = _read_pck(chain[0])
     return CheckedQuote(parsed, trust, pck.fmspc, ca, pck.pce_id, pck.ppid)
+
+
+@functools.lru_cache(maxsize=limits.VERIFIED_CHAINS_COUNT)
+def _load_pck_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """Remembered, because a platform sends the same chain with every quote."""
+    return tuple(load_chain(pem, limits.PCK_CHAIN_BYTES))
+
+
+@functools.lru_cache(maxsize=limits.VERIFIED_CHAINS_COUNT)
+def _read_pck(certificate: x509.Certificate) -> dcap.Pck:
+    return dcap.read_pck(certificate.public_bytes(Encoding.PEM))
 
 
 def appraise(

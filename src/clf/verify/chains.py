@@ -4,13 +4,18 @@
 Intel's chains have a fixed shape: a leaf, at most one CA, the root. So there is no path building here: each certificate
 must be signed by the next one, and the last one's key must be the pinned one. Revocation is checked later, with the
 CRLs, by the library.
+
+A chain that held once is remembered: its signatures cannot change, only its period has to be looked at again. A server
+sees the same few platforms for years, and signatures are what an appraisal costs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -20,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from clf import limits
 from clf.errors import ClfError
 from clf.verify.trust import INTEL_ROOT_KEY_ID, SIMULATED_MARK, TrustRoot, key_id
 
@@ -99,8 +105,51 @@ def check_chain(chain: Sequence[x509.Certificate], length: int, trust: TrustRoot
     if len(chain) != length:
         raise ChainError("chain_invalid", f"the chain has {len(chain)} certificates, not {length}")
     with reading("a certificate"):
+        known = (tuple(chain), trust.key_id, trust.kind)
+        if _held.covers(known, now):
+            return
         _check_root(chain[-1], trust)
         _check_links(chain, datetime.datetime.fromtimestamp(now, tz=datetime.UTC))
+        _held.add(known, *_period(chain))
+
+
+_Known = tuple[tuple[x509.Certificate, ...], str, str]
+
+
+class _Held:
+    """Chains that passed under a root, each with the time for which all its certificates are valid.
+
+    Only what led to a trusted root gets in, so strangers cannot fill it. Certificates compare by their bytes.
+    """
+
+    def __init__(self) -> None:
+        self._periods: OrderedDict[_Known, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def covers(self, known: _Known, now: float) -> bool:
+        with self._lock:
+            period = self._periods.get(known)
+            if period is None:
+                return False
+            self._periods.move_to_end(known)
+            return period[0] <= now <= period[1]
+
+    def add(self, known: _Known, begins: float, ends: float) -> None:
+        with self._lock:
+            self._periods[known] = (begins, ends)
+            while len(self._periods) > limits.VERIFIED_CHAINS_COUNT:
+                self._periods.popitem(last=False)
+
+
+_held = _Held()
+
+
+def _period(chain: Sequence[x509.Certificate]) -> tuple[float, float]:
+    """From when until when all certificates are valid, in seconds since the epoch."""
+    return (
+        max(certificate.not_valid_before_utc.timestamp() for certificate in chain),
+        min(certificate.not_valid_after_utc.timestamp() for certificate in chain),
+    )
 
 
 def _check_links(chain: Sequence[x509.Certificate], moment: datetime.datetime) -> None:

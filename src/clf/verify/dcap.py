@@ -8,12 +8,14 @@ through. `verify_with_policy` drops the cause of a failed chain, which `verify` 
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import dcap_qvl
 
+from clf import limits
 from clf.errors import AppraisalError, ClfError, CollateralError
 from clf.verify.chains import write_chain
 from clf.verify.collateral import Collateral
@@ -115,9 +117,24 @@ def verify(quote: bytes, collateral: Collateral, trust: TrustRoot, now: float) -
     AppraisalError or CollateralError with a code of the table above.
     """
     seconds = int(now)
+    endorsements = _endorsements(collateral)
+    try:
+        verifier = dcap_qvl.QuoteVerifier(trust.root_der)
+        policy = dcap_qvl.QuotePolicy.claims_only(seconds)
+        claims = json.loads(_call(verifier.verify_with_policy, quote, endorsements, seconds, policy).to_json())
+    except ValueError as error:
+        raise explain(_with_cause(str(error), quote, endorsements, trust, seconds)) from None
+    if not isinstance(claims, dict):
+        raise explain(f"claims of type {type(claims).__name__}")
+    return claims
+
+
+@functools.lru_cache(maxsize=limits.COLLATERAL_CACHE_COUNT)
+def _endorsements(collateral: Collateral) -> Any:
+    """In the library's form, made once for each set."""
     # The library must see the very certificates that `check_signers` saw, whatever two PEM parsers think of the text.
     tcb_chain, qe_chain = (write_chain(chain) for chain in collateral.signer_chains)
-    endorsements = dcap_qvl.QuoteCollateralV3(
+    return dcap_qvl.QuoteCollateralV3(
         pck_crl_issuer_chain=collateral.pck_crl_issuer_chain,
         root_ca_crl=collateral.root_ca_crl,
         pck_crl=collateral.pck_crl,
@@ -128,15 +145,6 @@ def verify(quote: bytes, collateral: Collateral, trust: TrustRoot, now: float) -
         qe_identity=collateral.qe_identity,
         qe_identity_signature=collateral.qe_identity_signature,
     )
-    try:
-        verifier = dcap_qvl.QuoteVerifier(trust.root_der)
-        policy = dcap_qvl.QuotePolicy.claims_only(seconds)
-        claims = json.loads(_call(verifier.verify_with_policy, quote, endorsements, seconds, policy).to_json())
-    except ValueError as error:
-        raise explain(_with_cause(str(error), quote, endorsements, trust, seconds)) from None
-    if not isinstance(claims, dict):
-        raise explain(f"claims of type {type(claims).__name__}")
-    return claims
 
 
 def explain(sentence: str) -> ClfError:
