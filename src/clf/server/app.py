@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -33,6 +33,7 @@ from clf.server.downloads import BytesDownload, FileDownload, Manifests, content
 from clf.server.keys import Identity
 from clf.server.limiting import Flow
 from clf.server.opening import open_transfer
+from clf.server.receiving import Arriving
 from clf.server.refusal import Refusal, refusal_of
 from clf.server.sending import SealedResponse
 from clf.server.services import Facts, Services
@@ -202,41 +203,18 @@ class Api:
     def _status(self, found: Access, state: str, received: int, nonce: bytes) -> Response:
         return _sealed_bytes(found, "status", Status(state=state, received=received).encode(), nonce)
 
-    async def _stream(self, request: Request, most: int, code: str) -> AsyncIterator[bytes]:
-        """The body as it comes; bounded in size, and in time between two pieces. `code` is what a cut one is."""
-        total = 0
-        stream = request.stream().__aiter__()
-        while True:
-            try:
-                async with asyncio.timeout(self.services.config.limits.body_idle_seconds):
-                    piece = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise Refusal(code, "the body stopped coming", step="body") from None
-            except ClientDisconnect:
-                raise Refusal(code, "the client went away in the middle of its body", step="body") from None
-            total += len(piece)
-            if total > most:
-                raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
-            if piece:
-                yield piece
+    def _arriving(self, request: Request, most: int, code: str) -> Arriving:
+        idle = self.services.config.limits.body_idle_seconds
+        return Arriving(request.receive, most=most, code=code, idle_seconds=idle)
 
     async def _part(self, request: Request, most: int, flow: Flow) -> AsyncIterator[bytes]:
-        """A part's body. A sender that drips holds its place no longer than a reader that sips may (see `sending`)."""
-        idle = self.services.config.limits.body_idle_seconds
-        until, moved = time.monotonic() + idle, 0
-        async for piece in self._stream(request, most, "body_invalid"):
+        """A part's body, in pieces of 1 MiB."""
+        body = self._arriving(request, most, "body_invalid")
+        while piece := await body.gather(uploads.PULL_BYTES):
             yield piece
             delay = flow.delay(len(piece))
             if delay:
                 await asyncio.sleep(delay)
-                until += delay
-            moved += len(piece)
-            if moved >= limits.PIECE_BYTES:
-                until, moved = time.monotonic() + idle, 0
-            elif time.monotonic() > until:
-                raise Refusal("body_invalid", f"less than {limits.PIECE_BYTES} bytes came in {idle} s", step="body")
 
     async def _body(self, request: Request, most: int, code: str = "malformed") -> bytes:
         """A small body, all of it within the time that a part may stand still: it is not worth waiting for longer."""
@@ -245,10 +223,9 @@ class Api:
             raise Refusal("too_large", f"a body of more than {most} bytes", step="body")
         try:
             async with asyncio.timeout(self.services.config.limits.body_idle_seconds):
-                parts = [piece async for piece in self._stream(request, most, code)]
+                return await self._arriving(request, most, code).gather(most + 1)
         except TimeoutError:
             raise Refusal(code, "the body did not come in time", step="body") from None
-        return b"".join(parts)
 
 
 Handler = Callable[[Request, Facts], Awaitable[Response]]
