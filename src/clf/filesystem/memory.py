@@ -95,10 +95,10 @@ def _mounts(device: int) -> Iterator[tuple[str, frozenset[str]]]:
     except OSError:
         return
     for line in lines:
-        before, separator, after = line.partition(" - ")
-        if separator and before.split()[2] == wanted:
-            kind, *_, options = after.split()
-            yield kind, frozenset(options.split(","))
+        before, _, after = line.partition(" - ")
+        mount, source = before.split(), after.split()
+        if mount[2:3] == [wanted] and len(source) >= 2:
+            yield source[0], frozenset(source[-1].split(","))
 
 
 def _swap() -> str:

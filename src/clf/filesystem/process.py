@@ -277,6 +277,11 @@ class Process:
 
     def _sweep(self, also: Callable[[Kept], bool] = lambda _kept: False) -> None:
         """Close what nobody uses for a while, what is too much, and what else waits if it is to be closed."""
+        while ended := self._take_ended(also):  # the last file of a folder lets go of the folder
+            for kept in ended:
+                self._end(kept)
+
+    def _take_ended(self, also: Callable[[Kept], bool]) -> list[Kept]:
         ended: list[Kept] = []
         with self._lock:
             now = self._clock()
@@ -293,8 +298,7 @@ class Process:
                 if count < spare or now - kept.used >= limits.FILESYSTEM_KEEP_SECONDS or also(kept):
                     del self._kept[kept.key]
                     ended.append(kept)
-        for kept in ended:
-            self._end(kept)
+        return ended
 
     def _end(self, kept: Kept) -> None:
         if kept.opened is not None:
