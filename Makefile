@@ -29,8 +29,9 @@ test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a par
 exhaustive: $(VENV)/.dev ## tests that take minutes: every byte of real evidence changed by two masks
 	$(BIN)/python -m pytest -n $(PROCESSES) -m exhaustive $(TESTS)
 
-fuzz: $(VENV)/.dev ## hostile bytes for quotes and collateral; SECONDS=1800 for longer
-	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
+fuzz: $(VENV)/.dev $(VENV)/.fuzz ## hostile bytes for all that is read, and requests made from openapi.yaml; SECONDS=3600 for longer
+	$(BIN)/python -m tests.fuzz --guided --seconds $(or $(SECONDS),60)
+	$(BIN)/python -m tests.fuzz.openapi --seconds $(or $(SECONDS),60)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -66,7 +67,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The lock files' versions agree, so that both fit into one environment (tests/frame/test_locks.py).
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.lock $(PROJECT) | $(BIN)/python
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.fuzz: $(VENV)/.%: requirements/%.lock $(PROJECT) | $(BIN)/python
 	$(INSTALL) --require-hashes -r $<
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@

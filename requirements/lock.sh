@@ -26,4 +26,5 @@ compile demo pyproject.toml --extra demo --group build --constraints requirement
 compile examples pyproject.toml --extra data --group build --group examples --constraints requirements/dev.lock "$@"
 compile runtime pyproject.toml --constraints requirements/dev.lock "$@"
 compile build --group build --constraints requirements/dev.lock "$@"
+compile fuzz --group fuzz --constraints requirements/dev.lock "$@"
 compile tools --group lock "$@"

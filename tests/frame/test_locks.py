@@ -74,6 +74,7 @@ def wanted(name: str) -> list[Requirement]:
         "dev": runtime + demo + data + group("dev"),
         "examples": runtime + data + group("build") + group("examples"),
         "build": group("build"),
+        "fuzz": group("fuzz"),
         "tools": group("lock"),
     }
     return [Requirement(item) for item in parts[name]]
@@ -81,7 +82,7 @@ def wanted(name: str) -> list[Requirement]:
 
 def test_all_lock_files_are_known() -> None:
     """Nothing below is vacuous."""
-    assert [path.stem for path in LOCKS] == ["build", "demo", "dev", "examples", "runtime", "tools"]
+    assert [path.stem for path in LOCKS] == ["build", "demo", "dev", "examples", "fuzz", "runtime", "tools"]
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
@@ -121,6 +122,8 @@ def test_all_fit_into_one_environment(python: str) -> None:
     for name in ("demo", "examples", "runtime"):
         for package, pin in locked[name].items():
             assert locked["dev"][package].version == pin.version
+    for package in locked["fuzz"].keys() & locked["dev"].keys():
+        assert locked["dev"][package].version == locked["fuzz"][package].version
 
 
 def test_the_stated_pythons_are_the_tested_ones() -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile bytes for whatever a verifier reads: `python -m tests.fuzz --help`."""
+"""Hostile bytes for whatever either side reads: `python -m tests.fuzz --help`."""

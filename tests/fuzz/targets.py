@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fuzzed: each target takes bytes and says how they were answered, or raises.
+"""What a verifier reads: quotes, collateral, and what a person hands to `clf quote`.
 
-Two things are found here. A crash: any exception but CLF's own. A wrong accept: evidence or collateral that is not what
-was signed, and yet yields claims that the signed one did not.
+Each target takes bytes and says how they were answered, or raises. Two things are found here. A crash: any exception
+but CLF's own. A wrong accept: evidence or collateral that is not what was signed, and yet yields claims that the signed
+one did not.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ from clf.verify.fetch import signed_member
 from clf.verify.marks import MemoryMarks
 from clf.verify.quote import parse_quote
 from clf.verify.trust import TrustRoot
+from tests.fuzz.wrong import WrongAcceptError
 
 NOW = 1_795_400_000.0
 REPORT_DATA = bytes(range(64))
-
-
-class WrongAcceptError(Exception):
-    """Altered bytes were accepted, and say something else than the original."""
 
 
 @dataclass(frozen=True)

@@ -249,10 +249,11 @@ def create_app(services: Services) -> Starlette:
     async def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404
         # The target of CONNECT, or `*`, is no path.
-        first = request.url.path.removeprefix("/").split("/")[0]
+        path: str = request.scope["path"]  # `request.url` decodes the query, too, which may hold anything
+        first = path.removeprefix("/").split("/")[0]
         unknown = first not in (*VERSIONS, ".well-known") and first[:1] == "v" and first[1:].isdecimal()
         code = "method_not_allowed" if status == 405 else "version_unknown" if unknown else "not_found"
-        reason = f"{shown(request.method)} {shown(request.url.path)}"
+        reason = f"{shown(request.method)} {shown(path)}"
         facts: Facts = {"address": request.client.host if request.client else ""}
         headers = getattr(error, "headers", None) or {}
         refusal = Refusal(code, reason, step="route", allow=", ".join(sorted(headers.get("Allow", "").split(", "))))

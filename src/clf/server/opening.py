@@ -73,7 +73,7 @@ class _Step:
 
 def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     now = services.now()
-    raw, format_name, quote = _parse_body(body)
+    raw, format_name, quote = parse_body(body)
 
     step.name = "2 request"
     request = wire_request.parse(raw)
@@ -143,7 +143,8 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     return Opened(row.answer.decode("ascii"), replayed=False)
 
 
-def _parse_body(body: bytes) -> tuple[bytes, str, bytes]:
+def parse_body(body: bytes) -> tuple[bytes, str, bytes]:
+    """Step 1: R, the evidence's format, and the quote. Raises WireError or Refusal."""
     value = parse_object(body, "body", most=limits.TRANSFER_BODY_BYTES)
     members(value, "body", required=("request", "evidence"))
     raw = unb64url(value["request"], "request", most=limits.REQUEST_BYTES)
