@@ -3,7 +3,6 @@
 # Prints the two commands that pack the clf_server image for CCP and run it. The same as `clf ccp server`, whose options it takes.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-if [ "${1-}" = -h ]; then set -- --help; fi
 code=0
 "$here/../tools/clf.sh" ccp server "$@" || code=$?
 if [ "$code" = 2 ]; then echo "usage: ${BASH_SOURCE[0]##*/} [OPTIONS] [-- ARGUMENT...]; --help describes each" >&2; fi

@@ -51,6 +51,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     help="Compute together on confidential data: owners release files to attested enclaves only.",
     epilog="Example: clf demo",
 )
