@@ -210,6 +210,88 @@ func cutting(times int32) func(http.ResponseWriter, []byte) {
 	}
 }
 
+// Reads that go on in order share one request; moving away ends it, and places for such requests are given back.
+func TestReadsInOrder(t *testing.T) {
+	f := newFakeOwner(t)
+	data := random(t, 3*1024*1024+17)
+	f.files["a"] = data
+	owner := f.connect(long)
+	const step, count = 1 << 20, stretchesMost + 3
+	readers := make([]*Reader, count)
+	read := func(r *Reader, at int) {
+		t.Helper()
+		got := make([]byte, step)
+		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, data[at:at+step]) {
+			t.Fatal(at, err)
+		}
+	}
+	for range 2 {
+		f.requests = nil
+		for i := range readers {
+			var err error
+			if readers[i], err = owner.Open(ctx, "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, at := range []int{0, step, 2 * step} {
+			for _, r := range readers {
+				read(r, at)
+			}
+		}
+		// Two for each that got a place; the others ask for each piece.
+		if gets := f.count("GET"); gets < 2*count || gets >= 3*count {
+			t.Errorf("%d requests for %d readers", gets, count)
+		}
+		if _, err := readers[0].Seek(100, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		read(readers[0], 100)
+		for _, r := range readers {
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+			_, err := r.Read(make([]byte, 1))
+			wantCode(t, err, problem.Misuse)
+		}
+		for until := time.Now().Add(long); owner.client.room.taken.Load() > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal("places are not given back")
+			}
+		}
+	}
+}
+
+// A request for several reads that is cut or altered: what was verified is handed out, and then it goes on, or fails.
+func TestReadsInOrderAgainstCutsAndChanges(t *testing.T) {
+	f := newFakeOwner(t)
+	f.files["a"] = random(t, 6_000_000)
+	f.write = cutting(6)
+	r, err := f.connect(long).Open(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if _, err := io.CopyBuffer(&got, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil || !bytes.Equal(got.Bytes(), f.files["a"]) {
+		t.Fatal(got.Len(), err)
+	}
+	f.write = nil
+	f.content = func(sealed []byte) []byte {
+		if len(sealed) > 2_000_000 {
+			sealed[1_800_000] ^= 1
+		}
+		return sealed
+	}
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	got.Reset()
+	_, err = io.CopyBuffer(&got, struct{ io.Reader }{r}, make([]byte, 1<<20))
+	wantCode(t, err, problem.Integrity)
+	if got.Len() < 1<<20 || !bytes.HasPrefix(f.files["a"], got.Bytes()) {
+		t.Error("not what was verified before", got.Len())
+	}
+}
+
 // Cut answers are gone over at the last verified byte, with a new nonce each, and without a new attestation.
 func TestCutAnswers(t *testing.T) {
 	f := newFakeOwner(t)

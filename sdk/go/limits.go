@@ -32,8 +32,13 @@ const (
 	aheadFirst   = 64 * 1024
 	aheadMost    = 8 * 1024 * 1024
 	aheadWindows = 4
-	// directBytes: from here on read-ahead would only be one copy more.
+	// directBytes: from here on read-ahead would only be one copy more. After so many bytes in order, Read asks for all
+	// that is left.
 	directBytes = 1024 * 1024
+	// Such a request is aheadPieces pieces ahead of Read, and there are so many of them to one owner at once.
+	pieceBytes    = 256 * 1024
+	aheadPieces   = 4
+	stretchesMost = 16
 	// wholeFirst is how much of a file is made room for at once; more follows as verified bytes arrive, so that nobody
 	// who lies about a size uses up memory.
 	wholeFirst = 64 * 1024 * 1024

@@ -19,7 +19,8 @@ import (
 //
 // It is an io.ReadSeekCloser, io.ReaderAt and io.WriterTo, for several goroutines at once; those that use the position
 // share it. Small reads are served from windows that are read ahead: 64 KiB, and up to 8 MiB while reads follow each
-// other, for four places of the file at once. io.Copy streams the rest of the file over one request.
+// other, for four places of the file at once. Read, once it has read 1 MiB in order, and io.Copy get the rest of the file
+// over one request, which is up to 1 MiB ahead of Read.
 type Reader struct {
 	ctx      context.Context
 	lease    *lease
@@ -32,8 +33,10 @@ type Reader struct {
 
 	place    sync.Mutex // for position
 	position int64
+	inOrder  int64 // bytes that Read gave since the last Seek
 
-	mutex   sync.Mutex // for the windows
+	mutex   sync.Mutex // for the windows, and to end the stretch
+	stretch *stretch
 	windows [aheadWindows]*window
 	oldest  int
 }
@@ -90,17 +93,70 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, r.usable()
 	}
-	// What is at hand is enough for a Read; nobody waits for the rest of p.
-	if n := r.atHand(p, r.position); n > 0 && !r.closed.Load() {
-		r.position += int64(n)
-		return n, nil
-	}
-	n, err := r.readAt(r.ctx, p, r.position)
+	n, err := r.readOn(p)
 	r.position += int64(n)
+	r.inOrder += int64(n)
 	if n > 0 && err == io.EOF {
 		err = nil
 	}
 	return n, err
+}
+
+func (r *Reader) readOn(p []byte) (int, error) {
+	if s := r.onward(); s != nil {
+		n, err := s.read(p)
+		if n == 0 {
+			r.endStretch()
+			if closed := r.usable(); closed != nil {
+				err = closed
+			} else if err == nil {
+				err = io.EOF
+			}
+		}
+		return n, err
+	}
+	// What is at hand is enough for a Read; nobody waits for the rest of p.
+	if n := r.atHand(p, r.position); n > 0 && !r.closed.Load() {
+		return n, nil
+	}
+	return r.readAt(r.ctx, p, r.position)
+}
+
+// onward gives the stretch that goes on at the position, a new one where Read has been going on in order for long, nil
+// where there is none.
+func (r *Reader) onward() *stretch {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	at := r.start + r.position
+	if r.stretch != nil && r.stretch.next != at {
+		r.stretch.stop()
+		r.stretch = nil
+	}
+	if r.stretch == nil && r.inOrder >= directBytes && r.position < r.size && !r.closed.Load() &&
+		!r.covered(r.position) && r.lease.client.room.take() {
+		r.stretch = newStretch(r.ctx, r.lease, r.version, wire.Range{Offset: at, Length: r.size - r.position})
+	}
+	return r.stretch
+}
+
+// endStretch: nothing more of it is wanted.
+func (r *Reader) endStretch() {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if r.stretch != nil {
+		r.stretch.stop()
+		r.stretch = nil
+	}
+}
+
+// covered says whether a window has what is at the offset.
+func (r *Reader) covered(offset int64) bool {
+	for _, w := range r.windows {
+		if w != nil && offset >= w.start && offset-w.start < int64(len(w.data)) {
+			return true
+		}
+	}
+	return false
 }
 
 // ReadAt fills p from the offset on, under the context that the file was opened with. It neither moves nor waits for
@@ -131,6 +187,10 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, problem.New(problem.Misuse, "the position lies before the file's start")
 	}
+	if offset != r.position {
+		r.inOrder = 0
+		r.endStretch()
+	}
 	r.position = offset
 	return offset, nil
 }
@@ -142,6 +202,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if err := r.usable(); err != nil {
 		return 0, err
 	}
+	r.endStretch()
 	const piece = 256 * 1024
 	gathered, written := make([]byte, 0, piece), int64(0)
 	flush := func() error {
@@ -180,6 +241,7 @@ func (r *Reader) Close() error {
 	r.mutex.Lock()
 	r.windows = [aheadWindows]*window{}
 	r.mutex.Unlock()
+	r.endStretch()
 	if r.owns {
 		r.lease.close()
 	}

@@ -25,6 +25,7 @@ type client struct {
 	identities []string
 	attester   attest.Attester
 	timeout    time.Duration
+	room       room
 
 	mutex   sync.Mutex
 	closing map[chan struct{}]bool // transfers that are being closed
