@@ -83,6 +83,8 @@ start_container() { # engine or empty, dry run or empty, image, options...
         return
     fi
     engine=$(find_engine "$engine")
+    # Without root, podman's container has user numbers of its own; the owner's folder must be this user's in there, too.
+    if [ "$engine" = podman ] && [ "$(id -u)" -ne 0 ]; then options=(--userns=keep-id "${options[@]}"); fi
     if [ "$engine" = buildah ]; then
         start_with_buildah "$image" "$@"
     else

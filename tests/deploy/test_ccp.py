@@ -123,6 +123,21 @@ def test_the_rest_comes_from_clf_toml() -> None:
 
 
 @pytest.mark.parametrize(
+    ("program", "entry"),
+    [
+        ("java", "/usr/bin/java"), ("python3", "/opt/clf/bin/python3"), ("/opt/tool", "/opt/tool"),
+        ("./bin/job", f"{images.APP_FOLDER}/bin/job"), ("bin/job", f"{images.APP_FOLDER}/bin/job"),
+        ("./job", f"{images.APP_FOLDER}/job"),
+    ],
+)  # fmt: skip
+def test_the_program_is_looked_for_where_the_images_have_it(program: str, entry: str) -> None:
+    """A measured file is in the app's folder, Python is the images' own, everything else the system's."""
+    text = f'[app]\nname = "a"\ncommand = ["{program}"]\nfiles = ["**"]\n'
+    made = commands("client", Given(), {}, app_config.parse(text.encode(), "clf.toml"))
+    assert f"--app-entry={entry}" in made.argv("pack")
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("app-entry", "usr/bin/java"), ("app-entry", '/usr/bin/java" --x="'), ("app-entry", "/usr/../java"),
@@ -188,6 +203,7 @@ def test_an_argument_is_no_place_for_a_secret(tmp_path: Path) -> None:
     """--secret-key says where the key is; given itself, it is refused without being repeated."""
     done = script(CLIENT, "--secret-key", KEY, expect=2)
     assert KEY not in done.stdout + done.stderr
+    assert KEY not in repr(Given({"secret-key": KEY}))
     assert "env:" in done.stderr
     for mode in (0o640, 0o604, 0o666):
         with pytest.raises(ConfigError, match="others may read"):

@@ -216,6 +216,21 @@ def test_gen_cert_import_and_a_real_server(scene: World, tmp_path: Path) -> None
     with running(owner), owner.connect(scene.attester(bytes([0xA5, *MRENCLAVE[1:]]))) as app:
         assert app.read_bytes("a.txt") == b"from of old"
         assert app.key("secret") == SECRET.encode()
+    # For a host that it does not name, the old certificate is of no use.
+    other = run_clf(
+        "server",
+        "import-conf",
+        path,
+        tmp_path / "other",
+        "--trust",
+        "intel",
+        "--pcs",
+        "--host",
+        "other.example",
+        "--json",
+    )
+    rows = {row["setting"]: row["now"] for row in json.loads(other)["stricter"]}
+    assert rows["certificate"].startswith("a new one, because of the old one not naming other.example")
     # The CA's key came along, so that a certificate can be renewed without another CA.
     run_clf("server", "renew", "--dir", folder)
     run_clf("server", "check", folder)

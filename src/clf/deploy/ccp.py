@@ -32,6 +32,8 @@ Kind = Literal["client", "server"]
 
 PLACEHOLDERS: Final = {"secret-id": "A" * 32, "secret-key": "k" * 32}
 """What stands for credentials on a screen: the guide's."""
+PYTHON: Final = "/opt/clf/bin/python3"
+"""In all images, whatever Python their base has."""
 DEVICES: Final = ("/dev/sgx_enclave", "/dev/sgx_provision")
 MEMORY_MOST_MIB: Final = 1024 * 1024
 
@@ -52,7 +54,7 @@ _DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
         "port": "",
     },
     "server": {
-        "app-entry": "/opt/clf/bin/python3",
+        "app-entry": PYTHON,
         "memsize": "8192M",
         "thread": "64",
         "tmpl": "clf_server",
@@ -77,7 +79,7 @@ class Secret:
 class Given:
     """What the command line says; `values` by parameter's name, all unchecked."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)  # somebody may have typed a secret
     hosts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
@@ -204,12 +206,21 @@ def variable_of(name: str) -> str:
 
 def _from_app(app: AppConfig) -> dict[str, str]:
     """What an app's clf.toml says of its package."""
-    program = app.app.command[0]
     return {
-        "app-entry": program if program.startswith("/") else f"/usr/bin/{program}",
+        "app-entry": program_of(app),
         "memsize": f"{enclave_bytes(app.app.memory_bytes) // limits.MIB}M",
         "thread": str(app.app.threads),
     }
+
+
+def program_of(app: AppConfig) -> str:
+    """Where an app's program is in our images: a measured file, the images' own Python, or a program of the system."""
+    program = app.app.command[0].removeprefix("./")
+    if program in ("python", "python3"):
+        return PYTHON
+    if program.startswith("/"):
+        return program
+    return f"{images.APP_FOLDER if '/' in app.app.command[0] else '/usr/bin'}/{program}"
 
 
 def _arguments(kind: Kind, given: Given, environment: Mapping[str, str], app: AppConfig | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from clf.errors import ClfError, ConfigError
 from clf.server import certificates, edit, setup
@@ -121,7 +122,7 @@ def import_conf(
         raise ConfigError(f"enclave: {enclave!r} is not a name", field="enclave", remedy=remedy)
     old = parse_conf(path, new_secret=new_secret)
     identity = _identity(old, delegates_to_signer=delegates_to_signer)
-    tls, why = _usable_tls(old)
+    tls, why = _usable_tls(old, hosts, now)
     made = setup.init(
         folder,
         trust=trust,
@@ -289,7 +290,19 @@ class _Tls:
     ca_key: bytes | None = field(repr=False)
 
 
-def _usable_tls(old: OldConf) -> tuple[_Tls | None, str]:
+def _unfit(certificate: x509.Certificate, key: ec.EllipticCurvePublicKey, hosts: list[str], now: float) -> str:
+    named = certificates.hosts_of(certificate)
+    unnamed = [host for host in hosts if host not in named]
+    if certificate.public_key() != key:
+        return "certificate and key not belonging together"
+    if not named:
+        return "one naming no host (no subject alternative name)"
+    if unnamed:
+        return f"one not naming {unnamed[0]}"
+    return "one having ended" if certificate.not_valid_after_utc.timestamp() <= now else ""
+
+
+def _usable_tls(old: OldConf, hosts: list[str], now: float) -> tuple[_Tls | None, str]:
     """The old certificate where it is good enough, or why it is not."""
     if old.certificate is None or old.key is None:
         return None, "configuration naming none"
@@ -297,10 +310,9 @@ def _usable_tls(old: OldConf) -> tuple[_Tls | None, str]:
     try:
         key = load_private_key(old.key, "server_private_key_path")
         certificate = setup.load_certificate(old.certificate, "server_cert_path")
-        if certificate.public_key() != key.public_key():
-            return None, "certificate and key not belonging together"
-        if not certificates.hosts_of(certificate):
-            return None, "one naming no host (no subject alternative name)"
+        unfit = _unfit(certificate, key.public_key(), hosts, now)
+        if unfit:
+            return None, unfit
         ca = setup.load_certificate(ca_file, CA_NAMES[0])
         certificate.verify_directly_issued_by(ca)
         ca_key = None
