@@ -135,3 +135,48 @@ def test_the_command_is_for_a_stopped_server(owner: OwnerProcess) -> None:
         run_clf("server", "recount", owner.folder, expect=3)
         with owner.connect() as connected:
             assert isinstance(connected, clf.Owner)
+
+
+def test_a_backup_of_a_serving_owner_comes_back_with_every_run_counted(owner: OwnerProcess, tmp_path: Path) -> None:
+    """Made under traffic, restored after the state was lost: runs since then are counted, open transfers closed."""
+    hand_over = tmp_path / "keys.sealed"
+    (tmp_path / "phrase").write_text("correct horse battery staple\n")
+    (tmp_path / "phrase").chmod(0o600)
+    backup = tmp_path / "backup"
+    with running(owner), owner.connect() as app, app.open("patients.csv") as reader:
+        assert reader.read(10) == b"x" * 10
+        found = json.loads(run_clf("server", "backup", owner.folder, backup, "--json"))
+        assert found["files"] > 4
+        run_clf("server", "backup-keys", owner.folder, hand_over, "--passphrase-file", tmp_path / "phrase")
+        assert run_of_its_own(owner, write="report.json") == 0
+        run_clf("server", "restore", backup, owner.folder, expect=3)  # not under a running server
+        assert reader.read() == b"x" * 990
+    for path in (owner.folder / "state").glob("state.db*"):
+        path.unlink()
+    (owner.folder / "keys").rename(tmp_path / "old-keys")
+    run_clf("server", "restore-keys", hand_over, owner.folder, "--passphrase-file", tmp_path / "phrase")
+    done = json.loads(run_clf("server", "restore", backup, owner.folder, "--json"))
+    assert (done["counted"], done["accepted"]) == (3, "")  # a read, a write, its result
+    with running(owner):
+        # Two of three runs are used: this process's and the one that wrote.
+        assert [run_of_its_own(owner), run_of_its_own(owner)] == [0, 3]
+        assert [result["path"] for result in owner.listed_results()] == ["report.json"]
+        assert (owner.results / "report.json").read_bytes() == b"result"
+    events = [entry["event"] for entry in owner.audit()]
+    assert [event for event in events if event in ("backed_up", "recounted", "restored")] == [
+        "backed_up",
+        "recounted",
+        "restored",
+    ]
+    owner.verify_audit()
+
+
+def test_an_interrupted_restore_keeps_the_server_from_starting(owner: OwnerProcess, tmp_path: Path) -> None:
+    """A server does not make itself a fresh state where a restore has moved the old one aside."""
+    with running(owner):
+        assert run_of_its_own(owner) == 0
+    run_clf("server", "backup", owner.folder, tmp_path / "backup")
+    (owner.folder / "state" / "restoring.json").write_text("{}")
+    (owner.folder / "state" / "state.db").rename(tmp_path / "state.db")
+    start_fails(owner, "restore_unfinished")
+    assert not (owner.folder / "state" / "state.db").exists()

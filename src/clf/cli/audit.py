@@ -270,6 +270,11 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"{path}: {what}", field=str(path), remedy="name an existing file") from error
 
 
+def read_head(path: Path) -> str:
+    """An exported head, as it stands in its file. Raises ConfigError."""
+    return _read_text(path)
+
+
 def _moment(value: str | None, option: str) -> str | None:
     if value is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clf server rotate, status, recount`: what keeps an owner's server going for years (docs/operations.md)."""
+"""`clf server rotate, status, recount, backup, restore`: what keeps a server going for years (docs/operations.md)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clf import limits
+from clf.cli.audit import read_head
 from clf.errors import ConfigError
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The owner's folder.")]
@@ -26,6 +28,14 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: clf server rotate identity hospital-a --prepare")(rotate)
     app.command(epilog="Example: clf server status hospital-a --json")(status)
     app.command(epilog="Example: clf server recount hospital-a")(recount)
+    app.command(epilog="Example: clf server backup hospital-a /backup/hospital-a-2026-01-31")(backup)
+    app.command(epilog="Example: clf server restore /backup/hospital-a-2026-01-31 hospital-a")(restore)
+    app.command("backup-keys", epilog="Example: clf server backup-keys hospital-a /media/usb/hospital-a.keys")(
+        backup_keys
+    )
+    app.command("restore-keys", epilog="Example: clf server restore-keys /media/usb/hospital-a.keys hospital-a")(
+        restore_keys
+    )
 
 
 class WhatChoice(enum.StrEnum):
@@ -154,6 +164,7 @@ def recount(
     """
     from clf.server import recount as counting
     from clf.server.audit import AuditLog
+    from clf.server.backup import refuse_unfinished
     from clf.server.config import load
     from clf.server.run import locked
     from clf.server.state import StateStore
@@ -161,6 +172,7 @@ def recount(
 
     config = load(folder)
     with locked(config):
+        refuse_unfinished(config)
         state = StateStore.open(config.state / STATE_NAME, config.trust)
         audit = AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, time.time)
         try:
@@ -175,3 +187,110 @@ def recount(
     print(f"{count} releases counted from the audit log" if count else "the state counts all that the audit log shows")
     for grant, used in usages.items():
         print(f"  {grant}: {used['runs']} runs, {used['bytes']:,} bytes used")
+
+
+OWNER = typer.Argument(metavar="DIR", help="The owner's folder.")
+Owner = Annotated[Path, OWNER]
+
+
+def backup(
+    folder: Owner,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the backup.")],
+    as_json: Json = False,
+) -> None:
+    """Back up state, audit log and configuration. The server may run. No private key is in it."""
+    from clf.server.backup import make_backup
+    from clf.server.config import load
+
+    made = make_backup(load(folder), out, time.time())
+    total = sum(size for size, _digest in made.files.values())
+    if as_json:
+        print(json.dumps({"created": made.created, "audit_n": made.audit_n, "files": len(made.files), "bytes": total}))
+        return
+    print(f"{len(made.files)} files, {total:,} bytes, up to entry {made.audit_n} of the audit log, in {out}")
+    print(f"keys are not in it: clf server backup-keys {folder} FILE, to be kept elsewhere")
+
+
+def restore(  # noqa: PLR0917 - typer passes options by name
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A folder of clf server backup.")],
+    folder: Owner,
+    head: Annotated[Path | None, typer.Option(help="The last exported head: finds a log that was cut off.")] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="The sentence that the command asks for where the audit log is lost.")
+    ] = None,
+    used_up: Annotated[
+        bool, typer.Option("--used-up", help="Where the audit log is lost: each limited grant counts as used up.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a backup back. What the audit log shows since is counted; open transfers are closed.
+
+    The server must not run, and its keys must be there. On a new machine, the configuration comes with it.
+    """
+    from clf.server import backup as backups
+    from clf.server.config import load
+    from clf.server.run import locked
+
+    backups.bring_configuration(folder, source)
+    config = load(folder)
+    backups.make_folders([config.state, config.results, config.data])
+    token = None if head is None else read_head(head)
+    with locked(config):
+        done = backups.restore(config, source, time.time, head=token, accept=accept, used_up=used_up)
+    if as_json:
+        found = {"created": done.created, "counted": done.counted, "closed": done.closed, "accepted": done.accepted}
+        print(json.dumps(found))
+        return
+    print(f"restored the state of {done.created}; {done.counted} releases since were counted from the audit log")
+    print(f"{done.closed} open transfers were closed; what was there before is in {config.state}/replaced-*")
+    if done.accepted:
+        print(f"in the audit log: {done.accepted}")
+
+
+Passphrase = Annotated[
+    Path | None, typer.Option(help="A file (mode 0600) whose first line is the passphrase. Without: it is asked for.")
+]
+
+
+def backup_keys(
+    folder: Owner,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A new file; keep it apart from the state's backups.")],
+    passphrase_file: Passphrase = None,
+    plain: Annotated[
+        bool, typer.Option("--no-encryption", help="No passphrase: whoever has the file is this owner.")
+    ] = False,
+) -> None:
+    """Write all keys of the owner into one encrypted file."""
+    from clf.server.config import load
+    from clf.server.key_backup import save_keys
+
+    passphrase = None if plain else _passphrase(passphrase_file, twice=True)
+    names = save_keys(load(folder).keys, out, passphrase)
+    print(f"{len(names)} keys and certificates in {out}, {'NOT ENCRYPTED' if plain else 'encrypted'}")
+
+
+def restore_keys(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file of clf server backup-keys.")],
+    folder: Owner,
+    passphrase_file: Passphrase = None,
+    plain: Annotated[bool, typer.Option("--no-encryption", help="It was made without a passphrase.")] = False,
+) -> None:
+    """Make the keys folder anew. Overwrites nothing."""
+    from clf.server.config import FILE_NAME, load
+    from clf.server.key_backup import load_keys
+
+    keys = load(folder).keys if (folder / FILE_NAME).exists() else folder / "keys"
+    names = load_keys(source, keys, None if plain else _passphrase(passphrase_file, twice=False))
+    print(f"{len(names)} keys and certificates in {keys}")
+
+
+def _passphrase(file: Path | None, *, twice: bool) -> str:
+    if file is None:
+        return str(typer.prompt("passphrase", hide_input=True, confirmation_prompt=twice, err=True))
+    from clf.server.keys import read_private_file
+
+    data = read_private_file(file, "passphrase file", limits.KEY_BYTES)
+    try:
+        return data.split(b"\n", 1)[0].decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not UTF-8", field="passphrase") from None

@@ -28,6 +28,7 @@ from clf.errors import ClfError, ConfigError, UnreachableError
 from clf.server import recount
 from clf.server.access import check_policy
 from clf.server.admin import AdminServer
+from clf.server.backup import refuse_unfinished
 from clf.server.config import Address, ServerConfig, parse_config
 from clf.server.keys_live import LiveKeys
 from clf.server.logs import configure_logging, library_logging
@@ -52,6 +53,7 @@ def run(folder: Path) -> None:
     config = parse_config(data, folder)
     lock = take_lock(config)
     check_port(config.listen, "server.listen")
+    refuse_unfinished(config)
     _prepare(config, data)
     health = Health(config)
     admin = AdminServer(config.admin, health.read)
