@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clf.app import config as app_config
-from clf.deploy import ccp, images
+from clf.deploy import ccp, ccp_template, images
 from clf.deploy.ccp import Given, commands
 from clf.errors import ConfigError
 from tests.deploy.scripts import fake_program, recorded, script
@@ -279,6 +279,45 @@ ALLOWED = {
         "allowed_files",
     },
 }
+
+
+SAMPLE = b"""[app]
+name = "clf-test"
+command = ["java", "-Xmx4G", "clf_test", "VM-30-8-ubuntu"]
+files = ["*.class"]
+memory = "8G"
+threads = 64
+"""
+
+
+def test_the_templates_in_the_repository_are_the_programs() -> None:
+    """ccp/*.toml are what the code makes of the guide's example and for a server, to the letter."""
+    sample = app_config.parse(SAMPLE, "clf.toml")
+    made = {"clf_client": ccp_template.client(sample, "/usr/bin/java"), "clf_server": ccp_template.server()}
+    for name, template in made.items():
+        assert (ROOT / "ccp" / f"{name}.toml").read_text() == template.render()
+
+
+def test_an_app_gets_a_template_of_its_own(tmp_path: Path) -> None:
+    """Program, arguments, environment, memory and threads of clf.toml are fixed in it; nothing is overwritten."""
+    (tmp_path / "clf.toml").write_text(
+        '[app]\nname = "a"\ncommand = ["python3", "a.py", "{{ 7 * 7 }}"]\nfiles = ["a.py"]\nmemory = "3G"\n'
+        'threads = 12\nscratch = true\n[app.environment]\nMODE = "fast"\nLANG = "C"\n'
+    )
+    (tmp_path / "a.py").touch()
+    out = tmp_path / "mine.toml"
+    done = script(CLIENT, "--app", str(tmp_path), "--write-template", str(out))
+    assert "--tmpl mine" in done.stderr
+    assert "{{ 7" not in out.read_text(), "what the app says is no part of the template's language"
+    tree = tomllib.loads(out.read_text())
+    assert tree["libos"]["entrypoint"] == "/opt/clf/bin/python3"
+    assert tree["loader"]["argv"] == ["python3", "a.py", "{{ 7 * 7 }}"]
+    assert (tree["loader"]["env"]["MODE"], tree["loader"]["env"]["LANG"]) == ("fast", "C")
+    assert [mount["path"] for mount in tree["fs"]["mounts"] if mount.get("type") == "encrypted"] == ["/scratch"]
+    assert (tree["sgx"]["enclave_size"], tree["sgx"]["max_threads"]) == ("4096M", 12)
+    assert tree["sgx"]["use_exinfo"] is False
+    script(CLIENT, "--app", str(tmp_path), "--write-template", str(out), expect=3)
+    script(CLIENT, "--write-template", str(tmp_path / "x.toml"), expect=2)
 
 
 @pytest.mark.parametrize("kind", ["client", "server"])

@@ -17,6 +17,7 @@ import typer
 from clf.errors import ConfigError
 
 if TYPE_CHECKING:
+    from clf.app.config import AppConfig
     from clf.deploy.ccp import Commands, Kind
 
 _Text = str | None
@@ -70,6 +71,9 @@ def _command(kind: Kind) -> Callable[..., None]:
         run_container: Annotated[
             bool, typer.Option("--run-container", help="Execute the second command, after the first if --run.")
         ] = False,
+        write_template: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Write the template for the manifest; with --app.")
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
     ) -> None:
         from clf.app import config as app_config
@@ -95,6 +99,8 @@ def _command(kind: Kind) -> Callable[..., None]:
             if not error.field.startswith("--"):
                 raise
             raise typer.BadParameter(f"{error.message} ({error.remedy})") from None
+        if write_template:
+            _write_template(described, made, write_template)
         _show(made, secrets=show_secrets, as_json=as_json)
         if run:
             _execute(made, "pack")
@@ -102,6 +108,22 @@ def _command(kind: Kind) -> Callable[..., None]:
             _execute(made, "run")
 
     return command
+
+
+def _write_template(app: AppConfig | None, made: Commands, file: Path) -> None:
+    from clf.deploy import ccp_template
+
+    if app is None:
+        raise typer.BadParameter("--write-template needs --app DIR: a template is that of an app")
+    program = next(word.partition("=")[2] for word in made.argv("pack") if word.startswith("--app-entry="))
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(ccp_template.client(app, program, file.stem).render())
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: {error.strerror}", field="write-template", remedy="name a file that is not there yet"
+        ) from None
+    print(f"wrote {file}: give it to ccp-cli, and --tmpl {file.stem}", file=sys.stderr)
 
 
 def _show(made: Commands, *, secrets: bool, as_json: bool) -> None:

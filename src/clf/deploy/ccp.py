@@ -11,7 +11,6 @@ reads, are shown as placeholders, and stand in an argument list only while `--ru
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shlex
@@ -24,18 +23,16 @@ from typing import Final, Literal
 from clf import limits
 from clf.app.config import AppConfig
 from clf.deploy import images
+from clf.deploy.ccp_checks import CHECKS, check_device, check_host, check_volume
+from clf.deploy.ccp_template import PYTHON
 from clf.deploy.manifest import enclave_bytes
 from clf.errors import ConfigError
-from clf.server.certificates import is_host
 
 Kind = Literal["client", "server"]
 
 PLACEHOLDERS: Final = {"secret-id": "A" * 32, "secret-key": "k" * 32}
 """What stands for credentials on a screen: the guide's."""
-PYTHON: Final = "/opt/clf/bin/python3"
-"""In all images, whatever Python their base has."""
 DEVICES: Final = ("/dev/sgx_enclave", "/dev/sgx_provision")
-MEMORY_MOST_MIB: Final = 1024 * 1024
 
 _EXAMPLES: Final[dict[Kind, dict[str, str]]] = {
     "client": {"capp-id": "capp-ODdjZWZhOWYt", "add-host": "VM-30-8-ubuntu:10.0.30.8"},
@@ -134,11 +131,11 @@ def commands(kind: Kind, given: Given, environment: Mapping[str, str], app: AppC
     """The two commands for an image of this kind. Raises ConfigError; its field is "--NAME" for what a flag says."""
     values = _Values(kind, given, environment, app)
     secrets = _secrets(given, environment)
-    hosts = values.several("add-host", given.hosts, "CCP_ADD_HOST", _host)
+    hosts = values.several("add-host", given.hosts, "CCP_ADD_HOST", check_host)
     if not hosts and app is None:
         hosts = (_EXAMPLES[kind]["add-host"],)
         values.examples.append("add-host")
-    devices = values.several("device", given.devices, "CCP_DEVICE", _device) or DEVICES
+    devices = values.several("device", given.devices, "CCP_DEVICE", check_device) or DEVICES
     arguments = _arguments(kind, given, environment, app)
     image = values.one("app-image")
     port = values.one("port")
@@ -155,7 +152,7 @@ def commands(kind: Kind, given: Given, environment: Mapping[str, str], app: AppC
     )
     head = ["docker", "run", "-ti", *(("-p", f"{port}:{images.PORT}") if port else ())]
     head += [word for device in devices for word in ("--device", device)]
-    volumes = values.several("volume", given.volumes, "CCP_VOLUME", _volume)
+    volumes = values.several("volume", given.volumes, "CCP_VOLUME", check_volume)
     if kind == "server" and not volumes:
         # An owner's folder must come from somewhere; beside the example it says what it is for.
         volumes = (f"/srv/owner:{images.OWNER_FOLDER}",)
@@ -178,7 +175,7 @@ class _Values:
         self.examples: list[str] = []
 
     def one(self, name: str) -> str:
-        check = _CHECKS[name]
+        check = CHECKS[name]
         if name in self.given.values:
             return check(self.given.values[name], f"--{name}")
         variable = variable_of(name)
@@ -322,87 +319,3 @@ def _private_text(path: Path, source: str) -> str:
         return data.decode("ascii")
     except UnicodeDecodeError:
         raise ConfigError(f"{source}: {path} is no text", field=source, remedy="is it the right file?") from None
-
-
-# --- what each parameter may be --------------------------------------------------------------------
-
-
-def _refuse(source: str, text: str, what: str, remedy: str) -> ConfigError:
-    return ConfigError(f"{source}: {text!r} is not {what}", field=source, remedy=remedy)
-
-
-def _pattern(pattern: str, what: str, remedy: str) -> Callable[[str, str], str]:
-    compiled = re.compile(pattern)
-
-    def check(text: str, source: str) -> str:
-        if not compiled.fullmatch(text):
-            raise _refuse(source, text, what, remedy)
-        return text
-
-    return check
-
-
-def _path(text: str, source: str) -> str:
-    if not re.fullmatch(r"(/[A-Za-z0-9._+@-]+)+", text) or ".." in text.split("/"):
-        raise _refuse(source, text, "an absolute path in the image", "like /usr/bin/java")
-    return text
-
-
-def _memory(text: str, source: str) -> str:
-    found = re.fullmatch(r"([1-9][0-9]{0,6})([MG])", text)
-    mib = int(found[1]) * (1 if found[2] == "M" else 1024) if found else 0
-    if not found or mib > MEMORY_MOST_MIB:
-        raise _refuse(source, text, "an amount of memory", "like 8192M or 8G")
-    if mib & (mib - 1):
-        raise _refuse(source, text, "a power of two, which SGX needs", f"{1 << mib.bit_length()}M, or less")
-    return f"{mib}M"
-
-
-def _number(most: int) -> Callable[[str, str], str]:
-    def check(text: str, source: str) -> str:
-        if not re.fullmatch(r"[1-9][0-9]{0,4}", text) or int(text) > most:
-            raise _refuse(source, text, f"a number from 1 to {most}", "write it in digits")
-        return text
-
-    return check
-
-
-def _host(text: str, source: str) -> str:
-    name, _, address = text.partition(":")
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        address = ""
-    if not address or not is_host(name):
-        raise _refuse(source, text, "a host's name and its address", "like VM-30-8-ubuntu:10.0.30.8")
-    return text
-
-
-def _device(text: str, source: str) -> str:
-    if not re.fullmatch(r"/dev/[A-Za-z0-9_/]+(:/dev/[A-Za-z0-9_/]+)?", text):
-        raise _refuse(source, text, "a device", "like /dev/sgx_enclave")
-    return text
-
-
-def _volume(text: str, source: str) -> str:
-    outside, _, inside = text.removesuffix(":ro").partition(":")
-    if not inside or "," in text or os.path.normpath(outside) in ("/", "/home", "/etc", "/var", "/root", "/usr"):
-        raise _refuse(
-            source, text, "a folder of its own, and where it appears", f"like /srv/owner:{images.OWNER_FOLDER}"
-        )
-    _path(outside, source)
-    _path(inside, source)
-    return text
-
-
-_CHECKS: Final[dict[str, Callable[[str, str], str]]] = {
-    "app-entry": _path,
-    "memsize": _memory,
-    "thread": _number(4096),
-    "tmpl": _pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "a template's name", "like clf_client"),
-    "capp-id": _pattern(r"capp-[A-Za-z0-9_=-]{1,64}", "an instance on CCP", "like capp-ODdjZWZhOWYt"),
-    "app-image": images.check_reference,
-    "app-type": _pattern(r"[a-z][a-z0-9_-]{0,31}", "a kind of package", "like image"),
-    "start": _path,
-    "port": _number(65535),
-}
