@@ -317,3 +317,10 @@ def test_python_of_a_virtual_environment(tmp_path: Path) -> None:
     folders = runtimes._python_folders(Path(sys.executable))
     assert Path(sys.prefix) in folders
     assert any((folder / "os.py").is_file() for folder in folders)
+
+
+def test_a_program_without_a_client_is_not_started_without_its_inputs() -> None:
+    """Until its launcher stands in the manifest, there is none: the program would run on nothing."""
+    config = app_config.load(ROOT / "examples" / "shell" / "clf.toml")
+    with pytest.raises(ConfigError, match="no Gramine manifest yet"):
+        render(config, FILES, RUNTIME, folder="/clf/app", out="/clf/gramine")

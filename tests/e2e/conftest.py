@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.hospitals import Hospitals, hospitals
 from tests.world import OwnerProcess, World, run_clf, running, world
 
 
@@ -47,6 +48,13 @@ def rival(everything: World) -> Iterator[OwnerProcess]:
     owner.allow("app", read="**", write="**", list="**")
     with running(owner):
         yield owner
+
+
+@pytest.fixture(scope="session")
+def both(everything: World) -> Iterator[Hospitals]:
+    """The two hospitals of the examples."""
+    with hospitals(everything) as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,23 +6,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.hospitals import ANSWER, EXAMPLES, Hospitals, hospitals
+from tests.e2e.hospitals import ANSWER, EXAMPLES, Hospitals
 from tests.shared import ROOT
-from tests.world import World
 
 IGNORED = shutil.ignore_patterns("node_modules", "certs", "README.md")
-
-
-@pytest.fixture(scope="module")
-def both(everything: World) -> Iterator[Hospitals]:
-    """The two hospitals, for all examples."""
-    with hospitals(everything) as made:
-        yield made
 
 
 def as_it_is(name: str, app: Path) -> None:

@@ -124,6 +124,7 @@ def render(
     runtime needs.
     """
     app = config.app
+    _check_data(config)
     _check_resources(config, runtime.kind)
     listed = owners.owner_lines(config, PurePosixPath(folder))
     own = [Trusted(f"{folder}/{file.path}", file.sha256) for file in files]
@@ -185,6 +186,16 @@ def render(
 def enclave_bytes(wanted: int) -> int:
     """The enclave's size for so much memory: the next power of two, because the processor knows no others."""
     return 1 << (wanted - 1).bit_length()
+
+
+def _check_data(config: AppConfig) -> None:
+    """An enclave that started the program itself would start it without its inputs."""
+    if config.has_data:
+        raise ConfigError(
+            "apps with [[input]] or [[output]] have no Gramine manifest yet",
+            field="input" if config.input else "output",
+            remedy="run them with `clf run` on TDX, or read and write with a client; clf.app.enclave will start them",
+        )
 
 
 def _check_resources(config: AppConfig, kind: Kind) -> None:
