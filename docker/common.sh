@@ -72,12 +72,19 @@ print_command() {
     echo
 }
 
-# Start a container of image $1 with the options after it, on an engine that is found.
-start_container() { # engine or empty, dry run or empty, image, options...
-    local engine=$1 dry_run=$2 image=$3
-    shift 3
-    local options=(--rm --init --cap-drop=ALL --security-opt=no-new-privileges "$@")
-    if [ -t 0 ] && [ -t 1 ]; then options=(-ti "${options[@]}"); fi
+# Start a container of an image, on an engine that is found: in the foreground and removed at its end, or detached, and
+# then started again whenever it or the machine was.
+start_container() { # engine or empty, dry run or empty, detached or empty, image, options...
+    local engine=$1 dry_run=$2 detached=$3 image=$4
+    shift 4
+    local options=(--init --cap-drop=ALL --security-opt=no-new-privileges "$@")
+    if [ -n "$detached" ]; then
+        options=(-d --restart=unless-stopped "${options[@]}")
+    elif [ -t 0 ] && [ -t 1 ]; then
+        options=(-ti --rm "${options[@]}")
+    else
+        options=(--rm "${options[@]}")
+    fi
     if [ -n "$dry_run" ]; then
         print_command "${engine:-docker}" run "${options[@]}" "$image"
         return
@@ -86,6 +93,7 @@ start_container() { # engine or empty, dry run or empty, image, options...
     # Without root, podman's container has user numbers of its own; the owner's folder must be this user's in there, too.
     if [ "$engine" = podman ] && [ "$(id -u)" -ne 0 ]; then options=(--userns=keep-id "${options[@]}"); fi
     if [ "$engine" = buildah ]; then
+        [ -z "$detached" ] || failed "buildah starts nothing in the background" "docker or podman, or leave --detach out"
         start_with_buildah "$image" "$@"
     else
         exec "$engine" run "${options[@]}" "$image"

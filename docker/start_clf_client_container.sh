@@ -59,4 +59,4 @@ if [ -z "$simulation" ]; then
         options+=(-v /var/run/aesmd/aesm.socket:/var/run/aesmd/aesm.socket)
     fi
 fi
-start_container "$engine" "$dry_run" "$image" "${options[@]}"
+start_container "$engine" "$dry_run" '' "$image" "${options[@]}"

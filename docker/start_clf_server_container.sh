@@ -15,6 +15,7 @@ usage: start_clf_server_container.sh [pccs_ip] [image_tag] [OPTION...]
   image_tag      default: $(default_tag clf-server $DEFAULT_BASE)
   --owner DIR    the owner's folder, made by clf server init or clf server import-conf; default: the current folder
   --port PORT    the port of this machine; default: 4433
+  --detach       in the background, and again whenever it or the machine was restarted
   --sgx          with the SGX devices and the AESM socket
   --engine NAME  docker, podman or buildah; default: the first that works
   --dry-run      print what would be done
@@ -24,7 +25,7 @@ Exit codes: those of the server, 1 failed, 2 wrong usage.
 TEXT
 }
 
-dry_run='' engine='' sgx='' owner=$PWD port=4433 positional=()
+dry_run='' engine='' sgx='' detached='' owner=$PWD port=4433 positional=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage && exit 0 ;;
@@ -32,6 +33,7 @@ while [ $# -gt 0 ]; do
         --port) port=$(value "$@") || exit 2; shift ;;
         --engine) engine=$(value "$@") || exit 2; shift ;;
         --sgx) sgx=1 ;;
+        --detach) detached=1 ;;
         --dry-run) dry_run=1 ;;
         -*) wrong "unknown option: $1" ;;
         *) positional+=("$1") ;;
@@ -57,4 +59,4 @@ if [ -n "$sgx" ]; then
     options+=(--device=/dev/sgx_enclave --device=/dev/sgx_provision)
     options+=(-v /var/run/aesmd/aesm.socket:/var/run/aesmd/aesm.socket)
 fi
-start_container "$engine" "$dry_run" "$image" "${options[@]}"
+start_container "$engine" "$dry_run" "$detached" "$image" "${options[@]}"

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from tests.shared import ROOT
 
-GUIDE_EXAMPLE = ROOT / "tests" / "deploy" / "old_guide.txt"
-
 
 def script(
     name: str, *arguments: str, expect: int = 0, cwd: Path | None = None, environment: dict[str, str] | None = None

@@ -136,6 +136,10 @@ def test_the_server_in_the_old_order_of_arguments(tmp_path: Path) -> None:
     assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
     assert not [word for word in words if "/dev/" in word]
     assert "--device=/dev/sgx_enclave" in dry(START["server"], "--sgx", "--owner", str(tmp_path))
+    assert "--rm" in words
+    detached = dry(START["server"], "--detach", cwd=tmp_path)
+    assert {"-d", "--restart=unless-stopped"} <= set(detached)
+    assert "--rm" not in detached
 
 
 @pytest.mark.parametrize("kind", START)
