@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean sdk-node sdk-go sdk-java
+.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean sdk-node sdk-go sdk-java images
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,6 +50,10 @@ sdk-go: ## the Go client: format, vet, tests
 
 conformance: $(VENV)/.dev ## the clients of all languages through the same cases; writes build/conformance.json
 	$(BIN)/python -m conformance $(CONFORMANCE)
+
+images: $(VENV)/.dev ## the container images built, run and looked into, on a local base; as root, on Debian
+	tools/install-image-tools.sh
+	$(BIN)/python -m tests.images
 
 lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer versions
 	requirements/lock.sh $(VENV)/tools/bin/uv $(if $(UPGRADE),--upgrade)

@@ -119,9 +119,9 @@ def build(
     checkout = image_build.source(source)
     image_build.check_app(wanted)
     epoch, revision = image_build.moment(checkout, os.environ)
+    shown = image_build.plan(wanted, checkout, staged=app, epoch=epoch, revision=revision)
     if dry_run:
-        name = engine if engine in engines.NAMES else "docker"
-        _print_command(name, image_build.plan(wanted, checkout, staged=app, epoch=epoch, revision=revision))
+        _print_command(engine if engine in engines.NAMES else "docker", shown)
         return
     if kind is KindChoice.client and gramine:
         image_build.check_keys(checkout)

@@ -200,6 +200,12 @@ def _check_data(config: AppConfig) -> None:
 
 def _check_resources(config: AppConfig, kind: Kind) -> None:
     app, needs = config.app, NEEDS[kind]
+    if config.has_data:
+        raise ConfigError(
+            "programs whose files CLF brings ([[input]], [[output]]) do not run in an SGX enclave yet",
+            field="input" if config.input else "output",
+            remedy="use a client of the program's language there, or run it in a TDX trust domain",
+        )
     if app.threads < needs.threads:
         raise ConfigError(
             f"app.threads: {app.threads} is too few for a {kind} app in an enclave, whose threads are fixed",
