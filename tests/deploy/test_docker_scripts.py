@@ -143,8 +143,8 @@ def test_the_server_in_the_old_order_of_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", START)
-def test_no_needless_privilege(kind: str) -> None:
-    """Flaw 24: no seccomp=unconfined, SYS_PTRACE, /home, host network, privilege, or PCCS of others."""
+def test_flaw_24_no_needless_privilege(kind: str) -> None:
+    """No seccomp=unconfined, SYS_PTRACE, /home, host network, privilege, or PCCS of others."""
     texts = [" ".join(dry(START[kind])), (ROOT / START[kind]).read_text(), (ROOT / "docker/common.sh").read_text()]
     for text in texts:
         for word in ("unconfined", "PTRACE", "host-home", "net=host", "network=host", "--privileged", "tencent"):

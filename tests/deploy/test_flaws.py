@@ -24,8 +24,8 @@ MOVING = ("git clone", "git+", "trusted=yes", "apt-key", "--allow-unauthenticate
 
 
 @pytest.mark.parametrize("path", LAYERS, ids=lambda path: path.name)
-def test_builds_take_nothing_that_moves_or_is_unchecked(path: Path) -> None:
-    """Flaw 23: no clone of a branch, no trusted=yes, no apt-key, no silent retries, no debug build."""
+def test_flaw_23_builds_take_nothing_that_moves_or_is_unchecked(path: Path) -> None:
+    """No clone of a branch, no trusted=yes, no apt-key, no silent retries, no debug build."""
     text = path.read_text()
     for word in (
         "git clone",
@@ -42,8 +42,8 @@ def test_builds_take_nothing_that_moves_or_is_unchecked(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", LAYERS, ids=lambda path: path.name)
-def test_no_signing_key_is_made_in_a_build(path: Path) -> None:
-    """Flaw 23: whoever has an image with its signing key can sign any enclave as its maker."""
+def test_flaw_23_no_signing_key_is_made_in_a_build(path: Path) -> None:
+    """Whoever has an image with its signing key can sign any enclave as its maker."""
     text = path.read_text()
     assert "gen-private-key" not in text
     assert "openssl gen" not in text
@@ -52,8 +52,21 @@ def test_no_signing_key_is_made_in_a_build(path: Path) -> None:
         assert "type=secret" in text or "/run/secrets" in text, "the key is lent while the signer runs, and in no layer"
 
 
-def test_shellcheck_finds_the_old_installers_mistakes(tmp_path: Path) -> None:
-    """Flaw 25: the check that every script here passes refuses what the old installer did."""
+def test_flaw_24_no_collateral_service_is_assumed(tmp_path: Path) -> None:
+    """The first CLF's default was a service inside one company; an owner here says which one, or there is no folder."""
+    done = subprocess.run(
+        [*CLF, "server", "init", str(tmp_path / "owner"), "--trust", "intel"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "--pccs URL" in done.stderr
+    assert not (tmp_path / "owner").exists()
+
+
+def test_flaw_25_shellcheck_finds_the_old_installers_mistakes(tmp_path: Path) -> None:
+    """The check that every script here passes refuses what the old installer did."""
     wrong = tmp_path / "wrong.sh"
     wrong.write_text('#!/bin/bash\nres=$(ls)\nif [[ res == *"error"* ]]; then\n    continue\nfi\necho $res\n')
     program = Path(sys.executable).with_name("shellcheck")
@@ -63,8 +76,8 @@ def test_shellcheck_finds_the_old_installers_mistakes(tmp_path: Path) -> None:
         assert code in done.stdout, done.stdout
 
 
-def test_scripts_name_nobodys_home() -> None:
-    """Flaw 25: no script assumes a user, a place of the checkout or of a JDK, or an address that nobody has checked."""
+def test_flaw_25_scripts_name_nobodys_home() -> None:
+    """No script assumes a user, a place of the checkout or of a JDK, or an address that nobody has checked."""
     for name in shell_scripts():
         text = (ROOT / name).read_text()
         assert not re.search(r"/home/\w|/usr/lib/jvm/java-\d+|JAVA_HOME=/", text), name
@@ -74,7 +87,7 @@ def test_scripts_name_nobodys_home() -> None:
 
 @pytest.mark.parametrize("command", [[], ["server"], ["server", "init"], ["server", "import-conf"], ["ccp", "client"]])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_is_no_failure(command: list[str], flag: str) -> None:
+def test_flaw_26_help_is_no_failure(command: list[str], flag: str) -> None:
     """Flaw 26: -h ended with 255 and left an option out; ours ends with 0 and names every option that is accepted."""
     done = subprocess.run([*CLF, *command, flag], capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
     assert done.returncode == 0
@@ -83,8 +96,8 @@ def test_help_is_no_failure(command: list[str], flag: str) -> None:
         assert "--delegates-to-signer" in done.stdout
 
 
-def test_a_measurement_is_asked_for_by_its_name(tmp_path: Path) -> None:
-    """Flaw 26: a wrong MRENCLAVE was reported as -S; ours is reported as what it is, with the value and a remedy."""
+def test_flaw_26_a_measurement_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    """A wrong MRENCLAVE was reported as -S; ours is reported as what it is, with the value and a remedy."""
     run_clf("server", "init", tmp_path / "owner", "--trust", "intel", "--pcs")
     done = subprocess.run(
         [*CLF, "server", "allow", "app", "--dir", str(tmp_path / "owner"), "--mrenclave", "abc", "--platform", "any",
