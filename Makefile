@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench conformance lock clean sdk-node sdk-go sdk-java images
+.PHONY: help demo test exhaustive fuzz lint bench conformance lock dist clean sdk-node sdk-go sdk-java images
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,9 @@ lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer ve
 
 sdk-java: ## build and test the Java client
 	cd sdk/java && { mvn -q -o -B verify >/dev/null 2>&1 || mvn -q -B verify; }
+
+dist: $(VENV)/.dev ## wheels, other clients' archives, bill of materials and checksums, into dist/
+	$(BIN)/python tools/dist.py
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
