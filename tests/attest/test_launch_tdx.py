@@ -13,7 +13,7 @@ import pytest
 from clf.app.launch import choose, launch_tdx
 from clf.app.measure import measure
 from clf.attest.rtmr import expected_rtmr
-from clf.errors import AttesterError, ConfigError
+from clf.errors import AppError, AttesterError, ConfigError
 from tests.attest.conftest import Mount
 from tests.attest.fuse import Folder
 from tests.attest.kernel import Rtmr, Tsm
@@ -33,6 +33,8 @@ class TrustDomain:
         self.app = folder / "app"
         self.app.mkdir()
         self.out = folder / "out"
+        self.swaps = folder / "swaps"
+        self.swaps.write_text("Filename Type Size Used Priority\n")
         (self.app / "clf.toml").write_text(TOML)
         self.write("")
 
@@ -47,7 +49,7 @@ class TrustDomain:
 
     def run(self, told: Callable[[bytes, Literal["extended", "already"]], None] = lambda _value, _how: None) -> int:
         """As `clf run` does."""
-        return launch_tdx(self.app, {"PATH": "/usr/bin:/bin"}, register=self.rtmr3, measured_as=told)
+        return launch_tdx(self.app, {"PATH": "/usr/bin:/bin"}, register=self.rtmr3, swaps=self.swaps, measured_as=told)
 
     @property
     def expected(self) -> bytes:
@@ -100,6 +102,18 @@ def test_where_it_cannot_be_measured_it_does_not_start(domain: TrustDomain, call
     with pytest.raises(AttesterError):
         domain.run()
     assert not domain.out.exists()
+
+
+def test_where_memory_can_reach_the_hosts_disk_it_does_not_start(domain: TrustDomain) -> None:
+    """The host has a trust domain's disk: no app runs beside unencrypted swap, unless its measured clf.toml says so."""
+    domain.swaps.write_text("Filename Type Size Used Priority\n/dev/vda2 partition 1 0 -2\n")
+    with pytest.raises(AppError) as caught:
+        domain.run()
+    assert caught.value.code == "swap_unencrypted"
+    assert domain.register.writes == []
+    assert not domain.out.exists()
+    (domain.app / "clf.toml").write_text(TOML + 'swap = "any"\n')
+    assert domain.run() == 0
 
 
 def test_a_wrong_app_leaves_the_register_alone(domain: TrustDomain) -> None:

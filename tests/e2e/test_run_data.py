@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -15,9 +14,12 @@ import pytest
 
 from clf.app import isolate
 from clf.app.config import load
+from clf.app.measure import SIMULATED_SIGNER
 from clf.app.staging import Silent, Staging
+from clf.attest import Evidence
 from clf.errors import AppError
-from tests.e2e.hospitals import Hospitals, measured
+from clf.simulator.platform import SimulatedPlatform
+from tests.e2e.hospitals import Hospitals
 from tests.world import CLF, run_clf, wait_until
 
 EXAMPLE = """\
@@ -26,6 +28,7 @@ name = "{name}"
 command = ["sh", "job.sh"]
 files = ["job.sh"]
 memory = "{memory}"
+product_id = {product}
 
 {data}
 [owner.hospital-a]
@@ -53,24 +56,26 @@ def result(path: str, file: str, owner: str = "hospital-a") -> str:
     return f'[[output]]\nowner = "{owner}"\npath = "{path}"\nfile = "{file}"\n'
 
 
+ALLOWED = 7
+"""The product that both hospitals allow, whatever measures so: what these tests are about is not the measurement."""
+
+
 class Job:
-    """A shell script as an app, allowed by both hospitals."""
+    """A shell script as an app, which both hospitals allow everything."""
 
     def __init__(self, both: Hospitals, folder: Path) -> None:
         self.both = both
         self.folder = folder
-        self.name = ""
-
-    def write(self, script: str, *data: str, memory: str = "256M", **grants: str) -> Path:
-        """Make the app and have it allowed; `{name}` in its data is the app's own name, another one each time."""
         self.name = f"job-{next(NUMBERS)}"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
+
+    def write(self, script: str, *data: str, memory: str = "256M", product: int = ALLOWED) -> Path:
+        """Make the app; `{name}` in its data is the app's own name."""
+        self.folder.mkdir(exist_ok=True)
         (self.folder / "job.sh").write_text("set -eu\n" + script)
         described = "\n".join(data).replace("{name}", self.name)
-        (self.folder / "clf.toml").write_text(EXAMPLE.format(name=self.name, memory=memory, data=described))
+        text = EXAMPLE.format(name=self.name, memory=memory, product=product, data=described)
+        (self.folder / "clf.toml").write_text(text)
         self.both.describe(self.folder)
-        self.both.allow(self.folder, **(grants or {"read": "**", "write": f"{self.name}/*"}))
         return self.folder
 
     def run(self, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -84,10 +89,21 @@ class Job:
         return self.both.results(f"{self.name}/{file}")
 
 
+@pytest.fixture(scope="module")
+def allowing(both: Hospitals) -> Hospitals:
+    """Both allow every app of that product."""
+    for owner in both.owners.values():
+        options = ["--product-id", str(ALLOWED), "--min-svn", "0", "--delegates-to-signer", "--platform", "any"]
+        options += ["--read", "**", "--write", "**", "--max-runs", "unlimited", "--max-bytes", "unlimited"]
+        run_clf("server", "allow", "jobs", "--dir", owner.folder, "--mrsigner", SIMULATED_SIGNER.hex(), *options)
+        owner.reload()
+    return both
+
+
 @pytest.fixture
-def job(both: Hospitals, tmp_path: Path) -> Job:
+def job(allowing: Hospitals, tmp_path: Path) -> Job:
     """A job of this test's own."""
-    return Job(both, tmp_path / "app")
+    return Job(allowing, tmp_path / "app")
 
 
 NOTHING = {"a": None, "b": None}
@@ -183,7 +199,7 @@ def test_what_a_program_leaves_running_cannot_change_its_outputs(job: Job) -> No
 def test_an_input_that_is_refused_or_absent_starts_nothing(job: Job) -> None:
     """The owner's code and the file are said; not even the other owner's input brings the program to run."""
     one = source("patients/2024.csv", "in/a.csv")
-    job.write("echo started >&2\n", one, source("patients/2024.csv", "in/b.csv", "hospital-b"), read="other/*")
+    job.write("echo started >&2\n", one, source("patients/2024.csv", "in/b.csv", "hospital-b"), product=8)
     said = job.run(1).stderr
     assert "not_authorised" in said
     assert "hospital-a:patients/2024.csv" in said
@@ -223,6 +239,18 @@ def test_the_second_owners_refusal_publishes_nothing_at_the_first(job: Job) -> N
     assert job.published("first")["a"] == job.published("second")["b"] == b"x\n"
 
 
+class SignedAttester:
+    """Evidence of an app of the product that is allowed."""
+
+    def __init__(self, platform: SimulatedPlatform) -> None:
+        self._platform = platform
+
+    def quote(self, report_data: bytes) -> Evidence:
+        """See Attester."""
+        report = self._platform.report(bytes(32), SIMULATED_SIGNER, report_data, product_id=ALLOWED)
+        return Evidence("sgx-dcap", self._platform.quote(report))
+
+
 class Meddler(Silent):
     """Takes the second output's name the moment the first is published."""
 
@@ -244,7 +272,7 @@ def test_a_refusal_in_the_last_step_says_what_is_published(job: Job) -> None:
     (job.folder / "out").mkdir()
     (job.folder / "out" / "r").write_text("done\n")
     meddler = Meddler(job.both.owners["b"].results / job.name / "y")
-    attester = job.both.world.attester(measured(job.folder))
+    attester = SignedAttester(job.both.world.platform)
     with Staging(config, job.folder, attester, meddler) as staging, pytest.raises(AppError) as caught:
         staging.put_back()
     assert caught.value.code == "outputs_partly_published"
