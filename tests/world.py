@@ -179,6 +179,8 @@ class OwnerProcess:
         self.port = free_port()
         self.admin_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        """What the server process gets beside this one's variables."""
         root: list[str | os.PathLike[str]] = (
             ["--simulation-root", world.folder / "platform" / "root.pem"] if trust == "simulation" else []
         )
@@ -254,15 +256,15 @@ class OwnerProcess:
 
     # --- process ---
 
-    def start(self) -> OwnerProcess:
+    def start(self, *, seconds: float = START_SECONDS) -> OwnerProcess:
         """Start the server and wait until it answers."""
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*CLF, "server", "run", str(self.folder)], stdout=log, stderr=log, env=environment
             )
         try:
-            wait_until(self.answers, process=self.process)
+            wait_until(self.answers, seconds=seconds, process=self.process)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()[-4000:]}") from None
         return self

@@ -4,8 +4,9 @@
 What must hold: every read is complete and right; every result is complete and right, or absent, and published once;
 nothing that was counted is lost; the audit log verifies; nothing is left over of transfers that ended.
 
-    pytest -m endurance                      the short form: 30 reads and 30 writes
-    CLF_ENDURANCE=1 pytest -m endurance      the long form: 200 and 200, a hundred kills
+    pytest -m endurance                      the short form: at least 50 kills of server or app
+    CLF_ENDURANCE=1 pytest -m endurance      the long form: at least 1,000
+    CLF_ENDURANCE_KILLS=N                    as many as you like
     CLF_ENDURANCE_SEED=N                     the same choices again
 """
 
@@ -16,12 +17,14 @@ import json
 import os
 import queue
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +37,15 @@ from tests.world import OwnerProcess, world
 
 LONG = os.environ.get("CLF_ENDURANCE") == "1"
 SEED = int(os.environ.get("CLF_ENDURANCE_SEED") or random.SystemRandom().randrange(1 << 32))
-OPERATIONS = int(os.environ.get("CLF_ENDURANCE_OPERATIONS") or (200 if LONG else 100))
-KILLS = 50 if LONG else 10
+KILLS = int(os.environ.get("CLF_ENDURANCE_KILLS") or (1000 if LONG else 50))
+"""Of servers and apps together, at least; a round of operations that has begun is finished."""
+OPERATIONS = 60
+"""Reads, and as many writes, in one round."""
 LARGEST = 8_000_000 if LONG else 2_000_000
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
 
-pytestmark = [pytest.mark.endurance, pytest.mark.timeout(3600 if LONG else 240)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(4 * 3600 if LONG else 900)]
 
 MAY_FAIL = {"unreachable", "commit_unknown"}
 """Ends of an operation that are honest on such a network: nobody answered in time, so nobody knows."""
@@ -90,18 +95,30 @@ class Client:
         self.process.stdout.close()
 
 
+@dataclass
+class Kills:
+    """How often something was killed."""
+
+    servers: int = 0
+    apps: int = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether there were as many as wanted."""
+        return self.servers + self.apps >= KILLS
+
+
 @contextmanager
-def server_killed(owner: OwnerProcess, chance: random.Random, times: int) -> Iterator[threading.Event]:
-    """Kill and restart the server at random moments, `times` times at most, until the block ends."""
+def server_killed(owner: OwnerProcess, chance: random.Random, kills: Kills) -> Iterator[None]:
+    """Kill and restart the server at random moments, until the block ends or there were enough kills."""
     stop, failed = threading.Event(), []
 
     def work() -> None:
         try:
-            for _ in range(times):
-                if stop.wait(chance.uniform(0.3, 2.0)):
-                    return
+            while not kills.enough and not stop.wait(chance.uniform(0.0, 1.0)):
                 owner.kill()
-                owner.start()
+                kills.servers += 1
+                owner.start(seconds=PATIENCE_SECONDS * 4)
         except BaseException as error:
             failed.append(error)
             raise
@@ -109,7 +126,7 @@ def server_killed(owner: OwnerProcess, chance: random.Random, times: int) -> Ite
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield stop
+        yield
     finally:
         stop.set()
         thread.join(120)
@@ -117,10 +134,10 @@ def server_killed(owner: OwnerProcess, chance: random.Random, times: int) -> Ite
     assert not thread.is_alive()
 
 
-def make_tasks(chance: random.Random) -> list[dict[str, Any]]:
+def make_tasks(chance: random.Random, turn: int) -> list[dict[str, Any]]:
     """Reads and writes of all sizes, mixed."""
     tasks: list[dict[str, Any]] = []
-    for number in range(OPERATIONS):
+    for number in range(turn * OPERATIONS, (turn + 1) * OPERATIONS):
         size = int(LARGEST ** chance.random())
         tasks.append({"action": "read", "path": f"in/{number}", "size": size, "step": chance.choice([0, 50_000])})
         size = int(LARGEST ** chance.random()) if number else 0
@@ -134,18 +151,26 @@ def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
     """With connections cut, and server and app killed at random moments, nothing is torn, lost or done twice."""
     print(f"seed {SEED}: CLF_ENDURANCE_SEED={SEED}")  # noqa: T201 - to repeat a failure
     chance = random.Random(SEED)  # noqa: S311 - reproducible on purpose
-    tasks = make_tasks(chance)
+    tasks: list[dict[str, Any]] = []
+    kills, clients = Kills(), 0
     with world(tmp_path) as made:
-        owner = OwnerProcess(made, "owner")
+        # Apps that were killed leave transfers open, until their idle time is over.
+        owner = OwnerProcess(made, "owner", limits={"open_transfers_count": 10_000})
         owner.allow("app", read="in/**", write="out/**")
-        for task in tasks:
-            if task["action"] == "read":
-                owner.put(task["path"], content_of(task["path"], task["size"]))
         owner.start()
         try:
             with CuttingProxy(owner.port, seed=SEED, chance=0.9, most=LARGEST // 2) as proxy:
-                clients = do_all(owner, proxy, tasks, chance)
-            print(f"{clients} clients, {proxy.connections} connections, {proxy.cuts} cut")  # noqa: T201
+                while not kills.enough:
+                    turn = make_tasks(chance, len(tasks) // (2 * OPERATIONS))
+                    for task in turn:
+                        if task["action"] == "read":
+                            owner.put(task["path"], content_of(task["path"], task["size"]))
+                    tasks += turn
+                    clients += do_all(owner, proxy, turn, chance, kills)
+            print(  # noqa: T201
+                f"{kills.servers} kills of the server, {kills.apps} of the app; {len(tasks)} operations, "
+                f"{clients} apps; {proxy.connections} connections, {proxy.cuts} cut; {moved(tasks)} MB in and out"
+            )
             assert proxy.cuts > OPERATIONS // 4
             check(owner, tasks, clients)
             # Once more after a last kill: what a start has to put in order, it puts in order.
@@ -158,27 +183,35 @@ def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
                 owner.kill()
 
 
-def do_all(owner: OwnerProcess, proxy: CuttingProxy, tasks: list[dict[str, Any]], chance: random.Random) -> int:
+def moved(tasks: list[dict[str, Any]]) -> int:
+    """Megabytes of all operations together."""
+    return sum(int(task["size"]) for task in tasks) // 1_000_000
+
+
+def do_all(
+    owner: OwnerProcess, proxy: CuttingProxy, tasks: list[dict[str, Any]], chance: random.Random, kills: Kills
+) -> int:
     """Start apps, one after the other, until every task has ended; how many it took."""
     left = {(task["action"], task["path"]): task for task in tasks}
     begun: set[tuple[str, str]] = set()
     clients = 0
-    with server_killed(owner, random.Random(chance.random()), KILLS):  # noqa: S311
+    with server_killed(owner, random.Random(chance.random()), kills):  # noqa: S311
         while left:
-            assert clients < KILLS + 20, f"no end: {list(left)}"
+            assert clients < KILLS + 200, f"no end: {list(left)}"
             client = Client(owner, proxy.url, list(left.values()))
             clients += 1
-            killer = threading.Timer(chance.uniform(0.1, 1.5), client.process.kill)
+            killer = threading.Timer(chance.uniform(0.1, 1.0), client.process.kill)
             try:
                 first = True
                 while (line := client.lines.get(timeout=2 * PATIENCE_SECONDS)) is not None:
-                    if first and clients <= KILLS:
+                    if first and not kills.enough:
                         killer.start()
                     first = False
                     note(line, left, begun)
             finally:
                 killer.cancel()
                 client.end()
+            kills.apps += client.process.returncode == -signal.SIGKILL
     return clients
 
 

@@ -31,7 +31,7 @@ def begin(services: Services) -> None:
 
 
 def recover(services: Services) -> None:
-    """Settle what a crash left in the staging folder, and say so for results that were committed just before it."""
+    """Settle what a crash or a broken disk left in the staging folder; say so for results that were committed before."""
 
     def fate(transfer_id: str) -> Fate:
         row = services.state.get(transfer_id)
@@ -96,6 +96,8 @@ def sweep(services: Services) -> None:
         services.metrics.ended("expired")
         if row.action == "write":
             services.results.abandon(row.id, row.path)
+    # A commit whose last steps failed (a full disk) and was not asked for again: it has no name yet, or no audit entry.
+    recover(services)
     for result in services.state.results():
         if result.collected is None and is_collected(services, result):
             services.state.mark_collected(result.id, now)
