@@ -31,7 +31,7 @@ def begin(services: Services) -> None:
 
 
 def recover(services: Services) -> None:
-    """Settle what a crash or a broken disk left in the staging folder; say so for results that were committed before."""
+    """Settle what a crash or a broken disk left in the staging folder; say so for results committed before."""
 
     def fate(transfer_id: str) -> Fate:
         row = services.state.get(transfer_id)
