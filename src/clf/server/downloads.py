@@ -21,7 +21,7 @@ from clf.server.services import Services, etag_key
 from clf.server.storage import OpenedFile
 from clf.wire.documents import ManifestEntry, decode_manifest
 from clf.wire.encoding import shown
-from clf.wire.sealed import Context, Sealer, sealed_size
+from clf.wire.sealed import CHUNK_BYTES, Context, Sealer, sealed_size
 
 _MANIFESTS_COUNT = 32
 
@@ -94,13 +94,13 @@ class FileDownload(Download):
             self._changed()
 
     def pieces(self) -> Generator[bytes, None, None]:
-        """Sealed pieces. Blocking: each step reads, checks and seals at most PIECE_BYTES. Raises Refusal."""
+        """Sealed pieces. Blocking: each step reads, checks and seals one. Raises Refusal."""
         sealer = Sealer(self._access.secret, self._context)
-        buffer = memoryview(bytearray(min(limits.PIECE_BYTES, max(1, self._context.length))))
+        buffer = memoryview(bytearray(min(limits.PIECE_MOST_BYTES, max(1, self._context.length))))
         offset, left = self._context.offset, self._context.length
         with self._file as file:
             while left:
-                piece = buffer[: min(left, len(buffer))]
+                piece = buffer[: min(left, self._piece_bytes())]
                 self._fill(file, piece, offset)
                 offset += len(piece)
                 left -= len(piece)
@@ -110,6 +110,11 @@ class FileDownload(Download):
                 yield sealed
             if self._context.length == 0:
                 yield sealer.finalize()
+
+    def _piece_bytes(self) -> int:
+        """Whole chunks; the more bodies are in flight, the smaller their pieces."""
+        share = limits.PIECE_MOST_BYTES // max(1, self._services.bodies.taken)
+        return max(limits.PIECE_BYTES, share - share % CHUNK_BYTES)
 
     def _fill(self, file: OpenedFile, piece: memoryview, offset: int) -> None:
         count = file.pread_into(piece, offset)
