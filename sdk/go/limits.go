@@ -43,6 +43,6 @@ const (
 	// who lies about a size uses up memory.
 	wholeFirst = 64 * 1024 * 1024
 
-	partBytes      = 8 * 1024 * 1024
+	partBytes      = 32 * 1024 * 1024
 	partLeastBytes = 16 * 1024
 )

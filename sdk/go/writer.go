@@ -27,7 +27,7 @@ type Receipt = wire.Receipt
 type CreateOptions struct {
 	// Size is the most bytes that the result may have; 0 takes what the owner allows.
 	Size int64
-	// PartBytes is how much is kept in memory and acknowledged at once: 16 KiB to 64 MiB, 8 MiB where it is 0.
+	// PartBytes is how much is kept in memory and acknowledged at once: 16 KiB to 64 MiB, 32 MiB where it is 0.
 	PartBytes int
 	// Inputs names what the result was computed from. Nil means everything that this process has read from any owner.
 	Inputs []Input

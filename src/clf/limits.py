@@ -105,6 +105,10 @@ COLLATERAL_FETCH_SECONDS: Final = 10
 """All of one collateral set, from a PCCS or PCS."""
 HTTP_HEAD_BYTES: Final = 408 * KIB
 """Request line and header fields. It is the HTTP server's read buffer, too: uploads are slower with a smaller one."""
+MALLOC_MAPPED_BYTES: Final = 4 * MIB
+"""Memory from this size on is asked for from the kernel, and given back, each time: above all pieces of a body."""
+MALLOC_KEPT_BYTES: Final = 8 * MIB
+"""What the C library keeps for later, in each of its arenas."""
 LISTEN_SECONDS: Final = 5.0
 """How long a starting server waits for its port: the workers of a killed one may hold it for a moment."""
 STOP_GRACE_SECONDS: Final = 30
@@ -227,7 +231,8 @@ READ_AHEAD_MOST_BYTES: Final = 1 * MIB
 they share one request for the rest of the file."""
 CLIENT_STRETCHES_COUNT: Final = 16
 """Such requests open to one owner at once: each takes one of its places for bodies, also while the app is busy."""
-UPLOAD_PART_BYTES: Final = 8 * MIB
+UPLOAD_PART_BYTES: Final = 32 * MIB
+"""What a writer holds in memory, and a cut costs: each part waits for three syncs, so small ones are slow."""
 UPLOAD_PART_LEAST_BYTES: Final = 16 * KIB
 """Parts are halved down to this when connections keep being cut, or an owner takes no larger ones."""
 

@@ -55,7 +55,7 @@ export const ANSWER_BYTES = 64 * KIB;
 /** What a stream asks for at first, and at most, in one request: also what it may hold in memory. */
 export const STREAM_FIRST_BYTES = 256 * KIB;
 export const STREAM_MOST_BYTES = 8 * MIB;
-export const UPLOAD_PART_BYTES = 8 * MIB;
+export const UPLOAD_PART_BYTES = 32 * MIB;
 /** Parts are halved down to this when connections keep being cut, or an owner takes no larger ones. */
 export const UPLOAD_PART_LEAST_BYTES = 16 * KIB;
 /** How much of an upload is sealed at a time. */

@@ -75,7 +75,7 @@ public final class Limits {
     /** The most read-ahead, in bytes: what one open file may hold in memory. */
     public static final int READ_AHEAD_MOST_BYTES = 8 << 20;
     /** A part of an upload, in bytes, unless told otherwise. */
-    public static final int UPLOAD_PART_BYTES = 8 << 20;
+    public static final int UPLOAD_PART_BYTES = 32 << 20;
     /** Parts are halved down to this, in bytes, when connections keep being cut or an owner takes no larger ones. */
     public static final int UPLOAD_PART_LEAST_BYTES = 16 << 10;
     /** Owners that a list may have. */
