@@ -262,8 +262,6 @@ APP_COPY_BYTES: Final = 8 * MIB
 """What of an input or output is in memory a second time while it is copied: one request brings so much."""
 APP_END_SECONDS: Final = 10.0
 """For the process that ends whatever a program left behind to have done so."""
-APP_CONTROL_BYTES: Final = 4 * MIB
-"""The program, its arguments and environment, as the supervising process is told: clf.toml at its longest, escaped."""
 QUOTE_REQUEST_SECONDS: Final = 10.0
 """Asking the simulated platform for a quote."""
 STORAGE_TICK_SECONDS: Final = 0.02
