@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench conformance lock dist clean sdk-node sdk-go sdk-java images
+.PHONY: help demo test exhaustive fuzz lint bench conformance lock dist clean sdk-node sdk-go sdk-java images example-sql
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,9 @@ images: $(VENV)/.dev ## the container images built, run and looked into, on a lo
 	tools/install-image-tools.sh
 	$(BIN)/python -m tests.images
 
+example-sql: $(VENV)/.examples ## one SQL query over the files of two owners; ROWS=300000 for less than 3,000,000 visits
+	$(BIN)/python examples/sql/run.py --rows $(or $(ROWS),3000000)
+
 lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer versions
 	requirements/lock.sh $(VENV)/tools/bin/uv $(if $(UPGRADE),--upgrade)
 
@@ -74,7 +77,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The lock files' versions agree, so that both fit into one environment (tests/frame/test_locks.py).
-$(VENV)/.demo $(VENV)/.dev $(VENV)/.fuzz: $(VENV)/.%: requirements/%.lock $(PROJECT) | $(BIN)/python
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.examples $(VENV)/.fuzz: $(VENV)/.%: requirements/%.lock $(PROJECT) | $(BIN)/python
 	$(INSTALL) --require-hashes -r $<
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@

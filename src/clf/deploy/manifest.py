@@ -137,6 +137,7 @@ def render(
         "PATH": SEARCH,
         "HOME": folder,
         "TMPDIR": _TMP_FROM,
+        memory.ENVIRONMENT: _TMP_FROM,
         "LANG": "C.UTF-8",
         "LD_LIBRARY_PATH": ":".join(["/lib", *(path for path, _ in runtime.mounts if path.endswith("-linux-gnu"))]),
         app_config.ENVIRONMENT: f"{folder}/{app_config.NAME}",

@@ -36,6 +36,8 @@ _register_default = duckdb.register_filesystem
 class DuckdbFileSystem(ClfFileSystem):
     """What a confined connection reads from and writes to."""
 
+    default_cache_type = "none"  # DuckDB plans its reads, and asks for exactly what it needs
+
     def isfile(self, path: str) -> bool:
         """While results are written DuckDB asks whether they are there; the owner refuses it if they are."""
         return False if self._intrans else super().isfile(path)

@@ -2,7 +2,7 @@
 """Whether a folder lies in the TEE's memory, so that plain data may be written there.
 
 What is written to a disk leaves the TEE: whoever runs the machine can read it. A tmpfs is memory, unless the kernel may
-swap it out. Gramine shows no mounts; there the measured manifest says which folders are in memory, in the environment
+swap it to a disk in clear. Gramine shows no mounts; there the measured manifest says which folders are in memory, in the environment
 variable CLF_MEMORY_FOLDERS, which apps cannot set themselves.
 """
 
@@ -13,18 +13,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from clf.app.memory import SWAPS, unencrypted_swap
 from clf.filesystem.errors import ExposedError
 
 ENVIRONMENT = "CLF_MEMORY_FOLDERS"
 """Absolute folders, separated by ':', that are in the TEE's memory by measured configuration."""
 
 MOUNTS = Path("/proc/self/mountinfo")
-SWAPS = Path("/proc/swaps")
 
-REMEDY = (
-    "use a folder in memory (a tmpfs that is not swapped, such as /dev/shm); `clf run` gives one as TMPDIR where the "
-    "machine has it"
-)
+REMEDY = "use a folder in memory: a tmpfs such as /dev/shm, on a machine that does not swap to a disk in clear"
 
 
 def exposed(place: str | os.PathLike[str] | int) -> str:
@@ -47,9 +44,9 @@ def exposed(place: str | os.PathLike[str] | int) -> str:
             continue
         if kind != "tmpfs":
             return f"{where} is on a file system of kind {kind}, which the host can read"
-        swap = _swap()
+        swap = unencrypted_swap(SWAPS)
         if swap and "noswap" not in options:
-            return f"{where} is a tmpfs that the kernel may swap out to {swap}"
+            return f"{where} is a tmpfs that the kernel may swap out to {swap[0]}, in clear"
     return ""
 
 
@@ -99,15 +96,3 @@ def _mounts(device: int) -> Iterator[tuple[str, frozenset[str]]]:
         mount, source = before.split(), after.split()
         if mount[2:3] == [wanted] and len(source) >= 2:
             yield source[0], frozenset(source[-1].split(","))
-
-
-def _swap() -> str:
-    """A device or file that memory may be swapped out to; zram is memory itself."""
-    try:
-        lines = SWAPS.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-    except FileNotFoundError:  # a kernel without swap
-        return ""
-    except OSError as error:
-        return f"whatever {SWAPS} lists ({error.strerror})"
-    names = [line.split()[0] for line in lines if line.strip()]
-    return next((name for name in names if not name.startswith("/dev/zram")), "")

@@ -40,6 +40,7 @@ class ClfFileSystem(AbstractFileSystem):
     root_marker = ""
     cachable = False  # nothing to share, and each new one is looked at by `guards`
     default_block_size: ClassVar[int] = limits.FILESYSTEM_AHEAD_BYTES
+    default_cache_type: ClassVar[str] = "clf"
     made_before_duckdb = False
 
     def __init__(self, **options: Any) -> None:
@@ -250,7 +251,7 @@ class ClfFileSystem(AbstractFileSystem):
                 path,
                 kept,
                 block_size=block_size if isinstance(block_size, int) else self.default_block_size,
-                cache_type=cache_type or "clf",
+                cache_type=cache_type or self.default_cache_type,
                 cache_options=cache_options,
             )
         except BaseException:
