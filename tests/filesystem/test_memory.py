@@ -38,7 +38,7 @@ def write(folder: Path, kind: str, *, options: str = "rw", swap: str | None = No
         ("ramfs", "rw", "/dev/sdb2", ""),
         ("tmpfs", "rw,noswap", "/dev/sdb2", ""),
         ("tmpfs", "rw", "/dev/zram0", ""),
-        ("tmpfs", "rw", "/dev/sdb2", "swap out to /dev/sdb2"),
+        ("tmpfs", "rw", "/dev/sdb2", "swap out to /dev/sdb2, in clear"),
         ("ext4", "rw", None, "of kind ext4"),
         ("overlay", "rw,upperdir=/dev/shm/up", None, "of kind overlay"),
         ("fuse.gocryptfs", "rw", None, "of kind fuse.gocryptfs"),

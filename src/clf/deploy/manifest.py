@@ -29,6 +29,7 @@ from clf.app import owners
 from clf.app.config import AppConfig
 from clf.app.measure import MeasuredFile
 from clf.errors import ConfigError
+from clf.filesystem import memory
 
 Kind = Literal["python", "java", "node", "program"]
 

@@ -2,8 +2,8 @@
 """Whether a folder lies in the TEE's memory, so that plain data may be written there.
 
 What is written to a disk leaves the TEE: whoever runs the machine can read it. A tmpfs is memory, unless the kernel may
-swap it to a disk in clear. Gramine shows no mounts; there the measured manifest says which folders are in memory, in the environment
-variable CLF_MEMORY_FOLDERS, which apps cannot set themselves.
+swap it to a disk in clear. Gramine shows no mounts: there the measured manifest says which folders are in memory, by
+the environment variable CLF_MEMORY_FOLDERS, which apps cannot set themselves.
 """
 
 from __future__ import annotations
