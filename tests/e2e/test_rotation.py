@@ -204,6 +204,7 @@ def test_a_server_killed_in_an_activation_starts(owner: OwnerProcess) -> None:
         found = json.loads(run_clf("server", "status", owner.folder, "--json"))
         identity = next(item for item in found["items"] if item["name"] == "identity")
         assert identity["due"]
+        assert "the rotation of the identity was interrupted" in owner.log()
         assert identity["next"] == "clf server rotate identity --activate"
         assert rotate(owner, "identity", "--activate") == second
         with connect(owner, identity=[second]) as app:

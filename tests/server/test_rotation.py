@@ -180,6 +180,7 @@ def test_killed_before_any_file_operation_it_can_be_given_again(
         if found.stage in ("preparing", "activating"):
             assert item(copy, what).due
             assert found.next_step
+            assert any(found.next_step in finding.remedy for finding in check(copy, time.time()).warnings)
             assert found.next_step in item(copy, what).next
         # What was wanted can be had, by giving the command again where it had not come through.
         wanted = {"prepare": "prepared", "activate": "active", "finish": "none", "cancel": "none"}[last]

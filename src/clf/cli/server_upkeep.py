@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: clf server recount hospital-a")(recount)
     app.command(epilog="Example: clf server backup hospital-a /backup/hospital-a-2026-01-31")(backup)
     app.command(epilog="Example: clf server restore /backup/hospital-a-2026-01-31 hospital-a")(restore)
+    app.command(epilog="Example: clf server unit /srv/hospital-a > clf-hospital-a.service")(unit)
     app.command("backup-keys", epilog="Example: clf server backup-keys hospital-a /media/usb/hospital-a.keys")(
         backup_keys
     )
@@ -187,6 +188,17 @@ def recount(
     print(f"{count} releases counted from the audit log" if count else "the state counts all that the audit log shows")
     for grant, used in usages.items():
         print(f"  {grant}: {used['runs']} runs, {used['bytes']:,} bytes used")
+
+
+def unit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The owner's folder.")],
+    user: Annotated[str, typer.Option(help="The system user that owns the folder and runs the server.")] = "clf",
+) -> None:
+    """Print a hardened systemd unit for this folder, to be put into /etc/systemd/system."""
+    from clf.server.config import load
+    from clf.server.unit import render
+
+    print(render(load(folder.resolve()), user), end="")
 
 
 OWNER = typer.Argument(metavar="DIR", help="The owner's folder.")

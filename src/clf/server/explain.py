@@ -19,6 +19,7 @@ from clf.errors import ClfError, ConfigError
 from clf.server import certificates
 from clf.server.config import Address, ServerConfig, load
 from clf.server.keys import load_identity, load_keyring, load_private_key, read_named_key
+from clf.server.rotation import interrupted
 from clf.server.setup import load_certificate
 from clf.strict_toml import read_file
 from clf.verify.rules import ANY, PROFILES, EnclaveRule, Grant, Policy, TcbRule
@@ -74,6 +75,7 @@ def check(folder: Path, now: float) -> Report:
         report.warnings.append(Finding(SIMULATION_WARNING, 'real data needs trust = "intel" and a fresh folder'))
     _check_files(config, report)
     _check_certificate(config, report, now)
+    report.warnings += [Finding(message, remedy) for message, remedy in interrupted(config)]
     _check_policy(config.policy, report, now)
     report.sentences = sentences(config, now)
     return report

@@ -44,6 +44,7 @@ What = Literal["identity", "ca", "certificate", "challenge", "transfer"]
 Stage = Literal["prepare", "activate", "finish", "cancel"]
 Record = Callable[[dict[str, Any]], object]
 """Appends one entry to the audit log; on the disk when it returns."""
+_PINNED: Final[tuple[Literal["identity", "ca"], ...]] = ("identity", "ca")
 LOCK_NAME: Final = ".rotation.lock"
 
 
@@ -100,6 +101,17 @@ def standing(config: ServerConfig, what: Literal["identity", "ca"]) -> Standing:
     if next_there:
         return Standing("preparing", "prepare", "the preparation was interrupted: prepare again")
     return Standing("none", None, "no rotation is begun")
+
+
+def interrupted(config: ServerConfig) -> list[tuple[str, str]]:
+    """(what, the command that goes on) of each rotation that a crash cut short."""
+    found = []
+    for what in _PINNED:
+        standing_now = standing(config, what)
+        if standing_now.stage in ("preparing", "activating"):
+            command = f"clf server rotate {what} --{standing_now.next_step}"
+            found.append((f"the rotation of the {what} was interrupted", command))
+    return found
 
 
 def _in_use_still(paths: Paths) -> bool:

@@ -34,6 +34,7 @@ from clf.server.keys_live import LiveKeys
 from clf.server.logs import configure_logging, library_logging
 from clf.server.policy_live import ACTIVE_NAME, activate
 from clf.server.refusal import Refusal
+from clf.server.rotation import interrupted
 from clf.server.state import StateStore
 from clf.server.upkeep import Upkeep, hang_up
 from clf.server.worker import AUDIT_NAME, FOLDER_VARIABLE, STATE_NAME, open_services
@@ -61,6 +62,8 @@ def run(folder: Path) -> None:
     log.info("serving", listen=listen, admin=str(config.admin), trust=config.trust, owner=health.owner)
     if config.trust == "simulation":
         log.warning("SIMULATION: evidence proves nothing about hardware; serve no real secrets", simulated=True)
+    for message, remedy in interrupted(config):
+        log.warning(message, remedy=remedy)
     server = Granian(
         "clf.server.worker:create",
         factory=True,
