@@ -188,13 +188,16 @@ def test_toml_blocks_are_accepted(block: Block, tmp_path: Path) -> None:
 def test_python_blocks_use_what_is_there(block: Block) -> None:
     """Python in the documentation parses, and names of `clf` and its owners that it uses exist."""
     import clf
+    import clf.filesystem
 
     tree = ast.parse(block.text)
     owner = set(dir(clf.Owner))
     for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "clf.filesystem":
+            assert node.attr in clf.filesystem.__all__
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "clf":
-                assert node.attr in clf.__all__
+                assert node.attr in (*clf.__all__, "filesystem")
             if node.value.id == "owner":
                 assert node.attr in owner
 
