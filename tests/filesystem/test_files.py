@@ -388,3 +388,10 @@ def test_it_is_registered(fs: Any) -> None:
     code = "import fsspec; print(fsspec.filesystem('clf').protocol)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "clf\n"
+
+
+def test_a_new_file_is_found_at_once(fs: Any, hospital: OwnerProcess) -> None:
+    """A listing of a moment ago does not make a file absent that the owner has put there since."""
+    fs.ls("hospital-a")
+    hospital.put("new.txt", b"new")
+    assert fs.cat_file("hospital-a/new.txt") == b"new"

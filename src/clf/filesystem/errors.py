@@ -16,6 +16,12 @@ class MissingFileError(ClfError, FileNotFoundError):
     default_code = "no_such_file"
 
 
+class FolderError(ClfError, IsADirectoryError):
+    """The name is that of a folder where a file is meant."""
+
+    default_code = "is_folder"
+
+
 class ResultExistsError(TransferError, FileExistsError):
     """The owner holds a result of this name; results never overwrite one another."""
 

@@ -12,8 +12,10 @@ import atexit
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Literal
 
 from clf import limits
 from clf.client import session
@@ -23,6 +25,9 @@ from clf.client.owner import Owner
 from clf.client.reader import Reader
 from clf.client.session import MisuseError
 from clf.errors import TransferError
+
+_LAST = "\U0010ffff"
+"""Sorts behind whatever a path can go on with."""
 
 Key = tuple[str, str]
 """Owner's name, and path or folder at that owner."""
@@ -54,12 +59,28 @@ class Kept:
 class Listing:
     """A folder as its owner sealed it, at a moment."""
 
-    def __init__(self, folder: str, entries: tuple[Entry, ...], at: float) -> None:
+    def __init__(self, folder: str, entries: Sequence[Entry], at: float) -> None:
         self.folder = folder
         self.entries = entries
         self.at = at
+        self._paths = [
+            entry.path for entry in entries
+        ]  # in the order of their bytes, which is that of their characters
         self.whole: set[str] | None = None
         """Files opened so far, once somebody found all files of the folder: then it may be opened as one."""
+
+    def below(self, folder: str) -> Sequence[Entry]:
+        """The files below a folder of this one (`x/`, or `/` for all)."""
+        if folder in ("/", self.folder):
+            return self.entries
+        return self.entries[bisect_left(self._paths, folder) : bisect_left(self._paths, folder + _LAST)]
+
+    def find(self, path: str) -> Entry | Literal["folder"] | None:
+        """What a name below this folder is; None says that its owner has nothing of the name."""
+        at = bisect_left(self._paths, path)
+        if at < len(self._paths) and self._paths[at] == path:
+            return self.entries[at]
+        return "folder" if self.below(f"{path}/") else None
 
 
 class Process:
@@ -206,20 +227,20 @@ class Process:
 
     # --- listings -----------------------------------------------------------------------------------
 
-    def listing(self, name: str, folder: str) -> tuple[Entry, ...]:
-        """Every file below a folder (`x/`, or `/` for all), sealed by its owner; at most some seconds old.
+    def listing(self, name: str, folder: str) -> Listing:
+        """Every file below a folder (`x/`, or `/` for all), or one above it, sealed by its owner some seconds ago.
 
         An owner who grants reading of the folder and not listing it is asked for a transfer of the folder, which then
         serves the reads, too. Raises as acquire.
         """
         known = self.known(name, folder)
         if known is not None:
-            return _below(known.entries, folder)
+            return known
         key = (name, folder)
-        entries: tuple[Entry, ...]
+        entries: Sequence[Entry]
         if key not in self._unlisted:
             try:
-                entries = tuple(self.owner(name).list(folder))
+                entries = self.owner(name).list(folder)
             except TransferError as error:
                 if error.code != "not_authorised":
                     raise
@@ -227,11 +248,12 @@ class Process:
                 self._unlisted.add(key)
         else:
             entries = self._read_listing(key)
+        listing = Listing(folder, entries, self._clock())
         with self._lock:
-            self._listings[key] = Listing(folder, entries, self._clock())
-        return entries
+            self._listings[key] = listing
+        return listing
 
-    def _read_listing(self, key: Key) -> tuple[Entry, ...]:
+    def _read_listing(self, key: Key) -> Sequence[Entry]:
         kept = self._acquire(key, self._open_folder)
         try:
             return kept.opened.entries if isinstance(kept.opened, Folder) else ()
@@ -326,11 +348,6 @@ def _above(path: str) -> Iterator[str]:
         yield path[:at]
         at = path.rfind("/", 0, at - 1) + 1
     yield "/"
-
-
-def _below(entries: tuple[Entry, ...], folder: str) -> tuple[Entry, ...]:
-    prefix = "" if folder == "/" else folder
-    return tuple(entry for entry in entries if entry.path.startswith(prefix))
 
 
 PROCESS = Process()

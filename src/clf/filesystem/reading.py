@@ -9,6 +9,7 @@ from fsspec.caching import BaseCache, MMapCache, register_cache
 from fsspec.spec import AbstractBufferedFile
 
 from clf import limits
+from clf.client.session import MisuseError
 from clf.errors import TransferError
 from clf.filesystem import memory
 from clf.filesystem.process import PROCESS, Kept
@@ -98,7 +99,7 @@ class ReadFile(AbstractBufferedFile):
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         if self._kept is None:
-            raise ValueError("I/O operation on closed file.")
+            raise MisuseError(f"{self.path!r} is closed")
         return PROCESS.read(self._kept, start, max(end - start, 0))
 
     def close(self) -> None:

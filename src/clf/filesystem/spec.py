@@ -9,6 +9,7 @@ listing shows it, and raise otherwise.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -19,10 +20,11 @@ from fsspec.utils import isfilelike
 
 from clf import limits
 from clf.client.folder import Entry
+from clf.client.session import MisuseError
 from clf.errors import ConfigError, TransferError
 from clf.filesystem import guards
-from clf.filesystem.errors import MissingFileError, NotOfferedError
-from clf.filesystem.process import PROCESS
+from clf.filesystem.errors import FolderError, MissingFileError, NotOfferedError
+from clf.filesystem.process import PROCESS, Listing
 from clf.filesystem.reading import ReadFile
 from clf.filesystem.writing import ResultFile, existing
 from clf.wire import paths
@@ -79,8 +81,7 @@ class ClfFileSystem(AbstractFileSystem):
         if not name:
             found = [_folder_info(owner) for owner in PROCESS.names()]
         else:
-            entries = self._listing(name, rest)
-            found = _children(name, f"{rest}/" if rest else "", entries)
+            found = _children(name, f"{rest}/" if rest else "", self._listing(name, rest))
             if not found and rest:
                 found = [self.info(path)]
         return found if detail else [item["name"] for item in found]
@@ -127,21 +128,19 @@ class ClfFileSystem(AbstractFileSystem):
                 folder = _parent(folder)
 
     @staticmethod
-    def _look(path: str, entries: tuple[Entry, ...]) -> Info:
+    def _look(path: str, listing: Listing) -> Info:
         """The file or folder in a sealed listing that would show it. Raises MissingFileError."""
         name, _, rest = path.partition("/")
-        for entry in entries:
-            if entry.path == rest:
-                return _file_info(name, entry)
-            if entry.path.startswith(rest + "/"):
-                return _folder_info(path)
-        raise MissingFileError(f"{path!r} does not exist", remedy="`ls` shows what the owner lists")
+        found = listing.find(rest)
+        if found is None:
+            raise MissingFileError(f"{path!r} does not exist", remedy="`ls` shows what the owner lists")
+        return _folder_info(path) if found == "folder" else _file_info(name, found)
 
-    def _listing(self, name: str, rest: str) -> tuple[Entry, ...]:
+    def _listing(self, name: str, rest: str) -> Sequence[Entry]:
         """What lies below a folder, as sealed; empty where a listing above shows that there is nothing."""
         folder = paths.check_path(f"{rest}/") if rest else "/"
         try:
-            return PROCESS.listing(name, folder)
+            return PROCESS.listing(name, folder).below(folder)
         except TransferError as error:
             if error.code != "no_such_file" or folder == "/":
                 raise
@@ -212,7 +211,7 @@ class ClfFileSystem(AbstractFileSystem):
     def _version(self, path: str) -> Info:
         found = self.info(path)
         if found["type"] != "file":
-            raise IsADirectoryError(f"{path!r} is a folder and has no version")
+            raise FolderError(f"{path!r} is a folder and has no version")
         return found
 
     def invalidate_cache(self, path: str | None = None) -> None:
@@ -261,8 +260,8 @@ class ClfFileSystem(AbstractFileSystem):
     def _acquire(self, path: str) -> Any:
         name, rest = self._file(path)
         known = PROCESS.known(name, rest)
-        if known is not None and self._look(f"{name}/{rest}", known.entries)["type"] != "file":
-            raise IsADirectoryError(f"{path!r} is a folder")
+        if known is not None and known.find(rest) == "folder":
+            raise FolderError(f"{path!r} is a folder")
         try:
             return PROCESS.acquire(name, rest)
         except TransferError as error:
@@ -299,7 +298,7 @@ class ClfFileSystem(AbstractFileSystem):
         starts = starts if isinstance(starts, (list, tuple)) else [starts] * len(paths)
         ends = ends if isinstance(ends, (list, tuple)) else [ends] * len(paths)
         if len(starts) != len(paths) or len(ends) != len(paths):
-            raise ValueError(f"{len(paths)} paths, {len(starts)} starts and {len(ends)} ends")
+            raise MisuseError(f"{len(paths)} paths, {len(starts)} starts and {len(ends)} ends")
 
         def one(path: str, start: int | None, end: int | None) -> Any:
             try:
@@ -370,7 +369,7 @@ def _file_info(name: str, entry: Entry) -> Info:
     }
 
 
-def _children(name: str, folder: str, entries: tuple[Entry, ...]) -> list[Info]:
+def _children(name: str, folder: str, entries: Sequence[Entry]) -> list[Info]:
     """What lies directly in a folder (`x/`, or empty for all), of everything below it."""
     found: dict[str, Info] = {}
     for entry in entries:
