@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz lint bench conformance lock dist clean sdk-node sdk-go sdk-java images example-sql
+.PHONY: help demo test exhaustive fuzz endurance lint bench conformance lock dist clean sdk-node sdk-go sdk-java images example-sql
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## two hospitals, one model over both, on real patient recor
 	$(BIN)/clf demo
 
 test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a part of it, PROCESSES=0 for one process
-	@echo "the long form of the endurance tests: CLF_ENDURANCE=1 make test TESTS=tests/endurance"
+	@echo "the long form of the endurance tests: make endurance"
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(TESTS)
 
 exhaustive: $(VENV)/.dev ## tests that take minutes: every byte of real evidence changed by two masks
@@ -32,6 +32,12 @@ exhaustive: $(VENV)/.dev ## tests that take minutes: every byte of real evidence
 fuzz: $(VENV)/.dev $(VENV)/.fuzz ## hostile bytes for all that is read, and requests made from openapi.yaml; SECONDS=3600 for longer
 	$(BIN)/python -m tests.fuzz --guided --seconds $(or $(SECONDS),60)
 	$(BIN)/python -m tests.fuzz.openapi --seconds $(or $(SECONDS),60)
+
+endurance: $(VENV)/.dev $(VENV)/.fuzz ## the long forms, some 9 hours; SECONDS=600 for shorter loads and fuzzing
+	CLF_ENDURANCE=1 $(BIN)/python -m pytest -s tests/endurance
+	$(BIN)/python -m tests.endurance.crowd
+	$(BIN)/python -m tests.endurance.mixed --seconds $(or $(SECONDS),3600)
+	$(MAKE) fuzz SECONDS=$(or $(SECONDS),3600)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

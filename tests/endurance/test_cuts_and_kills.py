@@ -149,7 +149,7 @@ def make_tasks(chance: random.Random, turn: int) -> list[dict[str, Any]]:
 
 def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
     """With connections cut, and server and app killed at random moments, nothing is torn, lost or done twice."""
-    print(f"seed {SEED}: CLF_ENDURANCE_SEED={SEED}")  # noqa: T201 - to repeat a failure
+    print(f"seed {SEED}: CLF_ENDURANCE_SEED={SEED}")
     chance = random.Random(SEED)  # noqa: S311 - reproducible on purpose
     tasks: list[dict[str, Any]] = []
     kills, clients = Kills(), 0
@@ -167,7 +167,7 @@ def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
                             owner.put(task["path"], content_of(task["path"], task["size"]))
                     tasks += turn
                     clients += do_all(owner, proxy, turn, chance, kills)
-            print(  # noqa: T201
+            print(
                 f"{kills.servers} kills of the server, {kills.apps} of the app; {len(tasks)} operations, "
                 f"{clients} apps; {proxy.connections} connections, {proxy.cuts} cut; {moved(tasks)} MB in and out"
             )

@@ -131,7 +131,7 @@ def test_each_write_to_the_disk_may_fail(owner: OwnerProcess, injected: Injected
             assert write(owner, name, 200_000) in ("", "result_exists")
             results[name] = 200_000
             assert read(owner, "in/1") == ""
-        print(f"{changes} writes to the disk, {len(results)} results")  # noqa: T201
+        print(f"{changes} writes to the disk, {len(results)} results")
         wait_until(lambda: not list((owner.results / ".clf-staging").iterdir()))
         settled(owner, results)
     with running(owner):
@@ -163,7 +163,7 @@ def test_a_clock_that_is_set(owner: OwnerProcess, injected: Injected) -> None:
                     assert write(owner, name, 200_000) in ("", "result_exists"), name
                 results[name] = 200_000
         injected.clock(0.0)
-        print(done)  # noqa: T201
+        print(done)
         for turn, offset in enumerate(offsets):
             for name in (f"out/{turn}-{number}" for number in range(3) if offset):
                 assert write(owner, name, 200_000) in ("", "result_exists")
@@ -237,7 +237,7 @@ def test_a_policy_that_is_reloaded_under_load(owner: OwnerProcess) -> None:
         counts = [one.result(60) for one in working]
         done["reads"] = done["writes"] = sum(counts)
         assert len(generations) == reloads + 1
-        print(f"{reloads} reloads during {done}")  # noqa: T201
+        print(f"{reloads} reloads during {done}")
         owner.config_file.write_text(text.replace('paths = ["**"]', 'paths = ["none/**"]'))
         owner.reload()
         assert read(owner, "in/0") == "not_authorised"
