@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import clf
+from tests.server.test_state_migrations import OLD
 from tests.world import CLF, OwnerProcess, World, run_clf, running
+
+pytestmark = pytest.mark.timeout(300)  # several servers and apps, one after the other, each a process of its own
 
 
 def run_of_its_own(owner: OwnerProcess, *, write: str | None = None) -> int:
@@ -32,7 +37,7 @@ def run_of_its_own(owner: OwnerProcess, *, write: str | None = None) -> int:
     import sys
 
     arguments = [owner.url, owner.ca, owner.identity, owner.world.folder / "platform", write or ""]
-    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=False, timeout=120)
     return done.returncode
 
 
@@ -180,3 +185,17 @@ def test_an_interrupted_restore_keeps_the_server_from_starting(owner: OwnerProce
     (owner.folder / "state" / "state.db").rename(tmp_path / "state.db")
     start_fails(owner, "restore_unfinished")
     assert not (owner.folder / "state" / "state.db").exists()
+
+
+def test_a_server_takes_over_the_state_of_an_older_version(owner: OwnerProcess) -> None:
+    """A state of schema version 1 under a real server: migrated, copied before, its result listed, runs counted on."""
+    path = owner.folder / "state" / "state.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD.read_text().replace("trainer-read", "app-read"))
+    path.chmod(0o600)
+    with running(owner):
+        assert [result["path"] for result in owner.listed_results()] == ["report.json"]
+        assert [run_of_its_own(owner), run_of_its_own(owner)] == [0, 3], "two of three runs were used before"
+    assert (owner.folder / "state" / "state.db.schema-1").exists()
+    with running(owner):
+        assert run_of_its_own(owner) == 3

@@ -351,3 +351,16 @@ def test_the_command_line_refuses_what_is_not_said(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert load_identity(tmp_path / "owner/keys/identity.pem").thumbprint in done.stdout
+
+
+def test_root_does_not_write_where_another_user_serves(tmp_path: Path) -> None:
+    """A key made by root could not be read by the server's user: refused, with the user to be."""
+    own, nobody = tmp_path.stat().st_uid, 65534
+    setup.check_user(tmp_path, own)
+    setup.check_user(tmp_path / "absent", 0)
+    if own == 0:
+        os.chown(tmp_path, nobody, nobody)
+    with pytest.raises(ConfigError) as refused:
+        setup.check_user(tmp_path, 0)
+    assert refused.value.code == "wrong_user"
+    assert refused.value.remedy.startswith("sudo -u ")

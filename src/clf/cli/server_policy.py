@@ -332,11 +332,11 @@ def renew(
     as_json: Json = False,
 ) -> None:
     """Make a new server certificate with the owner's CA; apps need no change. A running server takes it by itself."""
+    from clf.cli.server_upkeep import load_as_owner
     from clf.server import certificates, rotation
-    from clf.server.config import load
     from clf.server.upkeep import recorder
 
-    config = load(folder)
+    config = load_as_owner(folder)
     made = rotation.renew_certificate(config, host or [], recorder(config, time.time), time.time())
     hosts, ends = certificates.hosts_of(made), f"{made.not_valid_after_utc:%Y-%m-%d}"
     if as_json:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import time
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.console import Console
@@ -18,9 +19,21 @@ from clf import limits
 from clf.cli.audit import read_head
 from clf.errors import ConfigError
 
+if TYPE_CHECKING:
+    from clf.server.config import ServerConfig
+
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The owner's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 HERE = Path()
+
+
+def load_as_owner(folder: Path) -> ServerConfig:
+    """The configuration, for a command that writes into the folder. Raises ConfigError for root in another's folder."""
+    from clf.server.config import load
+    from clf.server.setup import check_user
+
+    check_user(folder, os.geteuid())
+    return load(folder)
 
 
 def register(app: typer.Typer) -> None:
@@ -63,12 +76,11 @@ def rotate(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Replace a key or certificate. A running server follows by itself; a command that was killed is given again."""
     from clf.server import rotation
-    from clf.server.config import load
     from clf.server.state import StateStore
     from clf.server.upkeep import recorder
     from clf.server.worker import STATE_NAME
 
-    config, now = load(folder), time.time()
+    config, now = load_as_owner(folder), time.time()
     record = recorder(config, time.time)
     steps = {"prepare": prepare, "activate": activate, "finish": finish, "cancel": cancel}
     chosen = [name for name, given in steps.items() if given]
@@ -130,11 +142,10 @@ def _what_apps_do(what: str, stage: str, keys: Path) -> list[str]:
 
 def status(folder: Dir = HERE, as_json: Json = False) -> None:
     """Show how old keys, certificates, audit log and backup are, what is due, and the command for it."""
-    from clf.server.config import load
     from clf.server.run import is_running
     from clf.server.status import status as look
 
-    config = load(folder)
+    config = load_as_owner(folder)
     found = look(config, is_running(config), time.time())
     if as_json:
         print(json.dumps(found.to_dict()))
@@ -166,12 +177,11 @@ def recount(
     from clf.server import recount as counting
     from clf.server.audit import AuditLog
     from clf.server.backup import refuse_unfinished
-    from clf.server.config import load
     from clf.server.run import locked
     from clf.server.state import StateStore
     from clf.server.worker import AUDIT_NAME, STATE_NAME
 
-    config = load(folder)
+    config = load_as_owner(folder)
     with locked(config):
         refuse_unfinished(config)
         state = StateStore.open(config.state / STATE_NAME, config.trust)
@@ -212,9 +222,8 @@ def backup(
 ) -> None:
     """Back up state, audit log and configuration. The server may run. No private key is in it."""
     from clf.server.backup import make_backup
-    from clf.server.config import load
 
-    made = make_backup(load(folder), out, time.time())
+    made = make_backup(load_as_owner(folder), out, time.time())
     total = sum(size for size, _digest in made.files.values())
     if as_json:
         print(json.dumps({"created": made.created, "audit_n": made.audit_n, "files": len(made.files), "bytes": total}))
@@ -240,11 +249,10 @@ def restore(  # noqa: PLR0917 - typer passes options by name
     The server must not run, and its keys must be there. On a new machine, the configuration comes with it.
     """
     from clf.server import backup as backups
-    from clf.server.config import load
     from clf.server.run import locked
 
     backups.bring_configuration(folder, source)
-    config = load(folder)
+    config = load_as_owner(folder)
     backups.make_folders([config.state, config.results, config.data])
     token = None if head is None else read_head(head)
     with locked(config):
@@ -273,11 +281,10 @@ def backup_keys(
     ] = False,
 ) -> None:
     """Write all keys of the owner into one encrypted file."""
-    from clf.server.config import load
     from clf.server.key_backup import save_keys
 
     passphrase = None if plain else _passphrase(passphrase_file, twice=True)
-    names = save_keys(load(folder).keys, out, passphrase)
+    names = save_keys(load_as_owner(folder).keys, out, passphrase)
     print(f"{len(names)} keys and certificates in {out}, {'NOT ENCRYPTED' if plain else 'encrypted'}")
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import secrets
 import socket
 from dataclasses import dataclass
@@ -177,6 +178,28 @@ def _create(folder: Path, files: dict[str, bytes]) -> None:
         raise ConfigError(
             f"{error.filename or folder}: {error.strerror}", field="dir", remedy="choose a folder that you may write"
         ) from None
+
+
+def check_user(folder: Path, user: int) -> None:
+    """Whether files that this user makes in an owner's folder can be read by its server. Raises ConfigError.
+
+    Only root can be somebody else and still write there: then the server would not start, or lose a key, later on.
+    """
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return  # whoever opens it says what is wrong
+    if user == 0 and owner != 0:
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        raise ConfigError(
+            f"{folder} is of the user {name}, and its server could not read what root writes there",
+            field="user",
+            code="wrong_user",
+            remedy=f"sudo -u {name} clf ...",
+        )
 
 
 def load_certificate(path: Path, name: str) -> x509.Certificate:
