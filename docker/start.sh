@@ -41,4 +41,9 @@ if [ ! -e /dev/sgx_enclave ]; then
     echo "error: there is no /dev/sgx_enclave: start with --device /dev/sgx_enclave, on a machine with SGX" >&2
     exit 1
 fi
+# Where the enclave leaves encrypted files: empty at each start, but for what it keeps (scratch).
+while read -r place; do
+    case $place in */data/*) rm -rf "$place" ;; esac
+    mkdir -p "$place"
+done <"$folder/app.folders"
 exec gramine-sgx "$folder/app"

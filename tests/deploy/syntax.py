@@ -88,7 +88,9 @@ def believed(
 ) -> list[str]:
     """What of the host an enclave with this manifest would believe: files without a hash, arguments, variables.
 
-    `measured_later` are folders that the signer hashes; `harmless` are files without a hash that were argued for.
+    Keys of encrypted mounts may be that of this very enclave, or `clf_data`, which the launcher makes for each run and
+    has no value in the manifest. `measured_later` are folders that the signer hashes; `harmless` are files without a
+    hash that were argued for.
     """
     tree = tomllib.loads(text)
     loader, fs, sgx, system = tree["loader"], tree["fs"], tree["sgx"], tree.get("sys", {})
@@ -108,7 +110,7 @@ def believed(
     for mount in fs["mounts"]:
         if mount.get("type") == "untrusted_shm" or mount.get("uri", "").startswith("dev:"):
             found.append(f"shared with the host: {mount['path']}")
-        if mount.get("type") == "encrypted" and mount.get("key_name") != "_sgx_mrenclave":
+        if mount.get("type") == "encrypted" and mount.get("key_name") not in ("_sgx_mrenclave", "clf_data"):
             found.append(f"encrypted under a key that others have: {mount['path']}")
     if sgx.get("debug", False) or sgx.get("enable_stats", False) or "profile" in sgx:
         found.append("a debugger may look in")

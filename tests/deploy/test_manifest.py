@@ -45,6 +45,9 @@ EXAMPLES = {
     "java-hospitals": ("java", "examples/java/hospitals"),
     "node": ("node", "examples/node"),
     "go": ("sh", "examples/go"),
+    "shell": ("sh", "examples/shell"),
+    "perl": ("perl", "examples/perl"),
+    "java-plain": ("java", "examples/java-plain"),
 }
 
 
@@ -83,7 +86,9 @@ def test_examples_give_what_gramine_takes_and_believe_nothing_of_the_host(name: 
 
     found, config = tree(made.text), app_config.load(app / "clf.toml").app
     assert found["libos"]["entrypoint"] == found["loader"]["argv"][0] == runtime.program
-    assert found["loader"]["argv"][1:] == config.command[1:]
+    data = app_config.load(app / "clf.toml").has_data
+    wanted = ["-I", "-m", "clf.app.enclave", str(app)] if data else config.command[1:]
+    assert found["loader"]["argv"][1:] == wanted
     assert found["sgx"]["max_threads"] == config.threads
     assert found["sgx"]["enclave_size"] == config.memory  # the examples ask for powers of two
     assert found["sgx"]["use_exinfo"] is name.startswith("java")
@@ -103,7 +108,8 @@ def test_what_the_runtime_opens_is_measured(name: str, tmp_path: Path) -> None:
     made, runtime = build(app, Path("/clf/gramine"))
     starts = {"python": ["-c", "import ssl, json, sqlite3"], "java": ["-version"], "node": ["-e", "require('crypto')"]}
     log = tmp_path / "opened"
-    command = [runtime.program, *starts.get(runtime.kind, [])]
+    starts_with = "python" if Path(runtime.program).name.startswith("python") else runtime.kind
+    command = [runtime.program, *starts.get(starts_with, [])]
     environment = tree(made.text)["loader"]["env"]
     subprocess.run(
         ["strace", "-f", "-qq", "-e", "trace=openat", "-o", str(log), *command],
@@ -274,6 +280,29 @@ def test_scratch_is_encrypted_under_this_very_enclaves_key() -> None:
     assert tree(small())["loader"]["env"]["CLF_SCRATCH"] == mount["path"]
 
 
+@pytest.mark.parametrize("name", ["shell", "java-plain"])
+def test_programs_whose_files_clf_brings_have_them_encrypted_under_a_key_of_the_run(name: str, tmp_path: Path) -> None:
+    """The launcher is what starts; each folder of inputs and outputs is a mount whose key stands nowhere."""
+    app = example(name, tmp_path)
+    made, runtime = build(app, tmp_path / "out")
+    write(made, tmp_path / "out")
+    found = tree(made.text)
+    data = {item["path"]: item for item in found["fs"]["mounts"] if item.get("type") == "encrypted"}
+    assert set(data) == {f"{app}/data", f"{app}/.clf-tmp"}
+    assert {item["key_name"] for item in data.values()} == {"clf_data"}
+    assert "keys" not in found["fs"]
+    listed = (tmp_path / "out/app.folders").read_text().splitlines()
+    assert [f"file:{folder}" for folder in listed] == [item["uri"] for item in data.values()]
+    assert all(folder.startswith("/var/lib/clf/data/") for folder in listed)
+    # Both are measured: the launcher's Python, and the program that it starts.
+    trusted = {file.path for file in made.trusted}
+    assert runtime.program in trusted
+    assert shutil.which("python3", path=SEARCH) == runtime.program
+    program = shutil.which(EXAMPLES[name][0], path=SEARCH)
+    assert program is not None
+    assert {program, os.path.realpath(program)} & trusted
+
+
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
@@ -317,10 +346,3 @@ def test_python_of_a_virtual_environment(tmp_path: Path) -> None:
     folders = runtimes._python_folders(Path(sys.executable))
     assert Path(sys.prefix) in folders
     assert any((folder / "os.py").is_file() for folder in folders)
-
-
-def test_a_program_without_a_client_is_not_started_without_its_inputs() -> None:
-    """Until its launcher stands in the manifest, there is none: the program would run on nothing."""
-    config = app_config.load(ROOT / "examples" / "shell" / "clf.toml")
-    with pytest.raises(ConfigError, match="no Gramine manifest yet"):
-        render(config, FILES, RUNTIME, folder="/clf/app", out="/clf/gramine")

@@ -9,7 +9,7 @@ from pathlib import Path
 from clf.app import config as app_config
 from clf.app.measure import measure
 from clf.deploy import runtimes
-from clf.deploy.manifest import ARGUMENTS_NAME, MANIFEST_NAME, OWNERS_NAME, Manifest, Runtime, render
+from clf.deploy.manifest import ARGUMENTS_NAME, FOLDERS_NAME, MANIFEST_NAME, OWNERS_NAME, Manifest, Runtime, render
 from clf.errors import ConfigError
 
 
@@ -26,7 +26,13 @@ def write(made: Manifest, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         arguments = "".join(f"{word}\n" for word in made.arguments).encode()
-        files = {OWNERS_NAME: made.owners, ARGUMENTS_NAME: arguments, MANIFEST_NAME: made.text.encode()}
+        folders = "".join(f"{folder}\n" for folder in made.folders).encode()
+        files = {
+            OWNERS_NAME: made.owners,
+            ARGUMENTS_NAME: arguments,
+            FOLDERS_NAME: folders,
+            MANIFEST_NAME: made.text.encode(),
+        }
         for name, data in files.items():
             temporary = out / f".{name}.new"
             temporary.write_bytes(data)

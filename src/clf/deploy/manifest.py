@@ -8,7 +8,8 @@ The manifest is measured into MRENCLAVE, and so is, by its hash, every file that
   hashes. Nothing else can be opened: the policy is `strict` and the root is an empty folder in enclave memory.
 - One file is allowed without a hash, /etc/hosts: names lead where the host wants anyway, because the network is the
   host's. Whom the app believes is decided by the CAs and identities in the measured clf.toml.
-- What is written stays in enclave memory (/tmp), or is encrypted under a key of this very enclave (`scratch = true`).
+- What is written stays in enclave memory (/tmp), or is encrypted: under a key of this very enclave (`scratch = true`),
+  or under one that CLF's launcher makes for this run, where it brings a program's files ([[input]], [[output]]).
 
 The same app and image give the same bytes. Syntax: Gramine's documentation, "Manifest syntax", version 1.9.
 """
@@ -25,7 +26,7 @@ from typing import Final, Literal
 
 from clf import limits
 from clf.app import config as app_config
-from clf.app import owners
+from clf.app import enclave, owners
 from clf.app.config import AppConfig
 from clf.app.measure import MeasuredFile
 from clf.errors import ConfigError
@@ -40,6 +41,10 @@ SCRATCH_HOST: Final = "/var/lib/clf/scratch"
 """The encrypted files on the host's disk; the image makes the folder."""
 MANIFEST_NAME: Final = "app.manifest"
 OWNERS_NAME: Final = "owners.jsonl"
+DATA_HOST: Final = "/var/lib/clf/data"
+"""The encrypted inputs and outputs on the host's disk, made empty for each start."""
+FOLDERS_NAME: Final = "app.folders"
+"""Those folders, one a line, for whoever makes them."""
 ARGUMENTS_NAME: Final = "app.arguments"
 """The program's arguments, one a line: what a container's command line may repeat and not change."""
 HOSTS: Final = "/etc/hosts"
@@ -101,11 +106,13 @@ class Gramine:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The manifest's text, the file of owners that it names with its hash, and the fixed arguments."""
+    """The manifest's text, the file of owners that it names with its hash, the fixed arguments, and folders to be made
+    before it starts."""
 
     text: str
     owners: bytes
     arguments: tuple[str, ...]
+    folders: tuple[str, ...]
     trusted: tuple[Trusted, ...]
     enclave_bytes: int
 
@@ -125,7 +132,6 @@ def render(
     runtime needs.
     """
     app = config.app
-    _check_data(config)
     _check_resources(config, runtime.kind)
     listed = owners.owner_lines(config, PurePosixPath(folder))
     own = [Trusted(f"{folder}/{file.path}", file.sha256) for file in files]
@@ -147,11 +153,15 @@ def render(
         **({app_config.SCRATCH_ENVIRONMENT: SCRATCH} if app.scratch else {}),
     }
     size = enclave_bytes(app.memory_bytes)
+    argv = [runtime.program, *(enclave.command(folder) if config.has_data else app.command)[1:]]
+    data = enclave.mounts(config, folder) if config.has_data else ()
+    encrypted = [(mount.path, f"{DATA_HOST}/{mount.host}", mount.key_name) for mount in data]
+    encrypted += [(SCRATCH, SCRATCH_HOST, "_sgx_mrenclave")] if app.scratch else []
     lines = [
         "# Made by `clf manifest` from clf.toml; for Gramine 1.9. It is measured: a changed byte is another enclave.",
         f"loader.entrypoint.uri = {_text('file:' + gramine.libos)}",
         'loader.log_level = "error"  # more would tell the host',
-        f"loader.argv = [{', '.join(map(_text, [runtime.program, *app.command[1:]]))}]",
+        f"loader.argv = [{', '.join(map(_text, argv))}]",
         *(f"loader.env.{_key(name)} = {_text(environment[name])}" for name in sorted(environment)),
         "",
         f"libos.entrypoint = {_text(runtime.program)}",
@@ -162,7 +172,7 @@ def render(
         f"  {_mount('/lib', gramine.runtime)},",
         *(f"  {_mount(path, host)}," for path, host in mounts),
         f'  {{ type = "tmpfs", path = {_text(_TMP_FROM)} }},',
-        *([f"  {_scratch()},"] if app.scratch else []),
+        *(f"  {_encrypted(*mount)}," for mount in encrypted),
         "]",
         "",
         "sys.enable_extra_runtime_domain_names_conf = true",
@@ -182,7 +192,14 @@ def render(
         *(f"  {{ uri = {_text('file:' + file.path)}, sha256 = {_text(file.sha256)} }}," for file in trusted),
         "]",
     ]
-    return Manifest("\n".join(lines) + "\n", listed, tuple(app.command[1:]), tuple(trusted), size)
+    return Manifest(
+        "\n".join(lines) + "\n",
+        listed,
+        tuple(app.command[1:]),
+        tuple(host for _, host, _ in encrypted),
+        tuple(trusted),
+        size,
+    )
 
 
 def enclave_bytes(wanted: int) -> int:
@@ -190,24 +207,8 @@ def enclave_bytes(wanted: int) -> int:
     return 1 << (wanted - 1).bit_length()
 
 
-def _check_data(config: AppConfig) -> None:
-    """An enclave that started the program itself would start it without its inputs."""
-    if config.has_data:
-        raise ConfigError(
-            "apps with [[input]] or [[output]] have no Gramine manifest yet",
-            field="input" if config.input else "output",
-            remedy="run them with `clf run` on TDX, or read and write with a client; clf.app.enclave will start them",
-        )
-
-
 def _check_resources(config: AppConfig, kind: Kind) -> None:
     app, needs = config.app, NEEDS[kind]
-    if config.has_data:
-        raise ConfigError(
-            "programs whose files CLF brings ([[input]], [[output]]) do not run in an SGX enclave yet",
-            field="input" if config.input else "output",
-            remedy="use a client of the program's language there, or run it in a TDX trust domain",
-        )
     if app.threads < needs.threads:
         raise ConfigError(
             f"app.threads: {app.threads} is too few for a {kind} app in an enclave, whose threads are fixed",
@@ -248,9 +249,9 @@ def _mount(path: str, host: str) -> str:
     return f"{{ path = {_text(path)}, uri = {_text('file:' + host)} }}"
 
 
-def _scratch() -> str:
-    host = _text(f"file:{SCRATCH_HOST}")
-    return f'{{ type = "encrypted", path = {_text(SCRATCH)}, uri = {host}, key_name = "_sgx_mrenclave" }}'
+def _encrypted(path: str, host: str, key_name: str) -> str:
+    uri = _text(f"file:{host}")
+    return f'{{ type = "encrypted", path = {_text(path)}, uri = {uri}, key_name = {_text(key_name)} }}'
 
 
 def _size(count: int) -> str:

@@ -14,10 +14,11 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from clf.app import enclave
 from clf.app.config import AppConfig
 from clf.deploy.manifest import SEARCH, Kind, Runtime, Trusted
 from clf.errors import ConfigError
@@ -46,9 +47,26 @@ _ASK_PYTHON: Final = (
 _ASK_SECONDS: Final = 60.0
 
 
+_BESIDE: Final = {
+    **dict.fromkeys(("sh", "bash", "dash"), ("/bin", "/usr/bin")),  # a shell starts other programs
+    "perl": ("/etc/perl", "/usr/share/perl", "/usr/share/perl5"),
+}
+
+
 def find(config: AppConfig, folder: Path) -> Runtime:
-    """The runtime of an app whose files are in `folder`. Raises ConfigError if its program is not here."""
-    word = config.app.command[0]
+    """The runtime of an app whose files are in `folder`: with that of CLF's launcher where CLF brings its files.
+
+    Raises ConfigError if its program is not here.
+    """
+    found = _find(config.app.command[0], folder)
+    if not config.has_data:
+        return found
+    launcher = _find(enclave.command(str(folder))[0], folder)
+    mounts = tuple(dict.fromkeys([*launcher.mounts, *found.mounts]))
+    return Runtime(found.kind, launcher.program, mounts, (*launcher.trusted, *found.trusted))
+
+
+def _find(word: str, folder: Path) -> Runtime:
     program = _program(word, folder)
     kind = _kind(Path(word).name)
     if kind == "program":
@@ -59,7 +77,8 @@ def find(config: AppConfig, folder: Path) -> Runtime:
                 remedy='an enclave starts no scripts: name the interpreter, like ["python3", "app.py"]',
             )
         mounted = [] if program.is_relative_to(folder) else [program]
-        return _runtime(kind, str(program), mounted, libraries=_is_dynamic(program))
+        beside = _BESIDE.get(Path(word).name, ())
+        return _runtime(kind, str(program), mounted, beside=beside, libraries=_is_dynamic(program))
     if kind == "java":
         # The JVM finds its files by where its program is, and follows no link in an enclave.
         program = Path(os.path.realpath(program))
@@ -102,16 +121,18 @@ def _python_folders(program: Path) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _runtime(kind: Kind, program: str, places: list[Path], *, libraries: bool = True) -> Runtime:
+def _runtime(
+    kind: Kind, program: str, places: list[Path], *, beside: Sequence[str] = (), libraries: bool = True
+) -> Runtime:
     """Mounts and hashes of whole folders and single files, each once."""
     wanted = [str(place) for place in places]
     mounts = [(place, place) for place in _outermost(wanted)]
+    for path in (*beside, *(_LIBRARIES if libraries else ())):
+        # /lib is a link to /usr/lib on all but old systems: both paths lead to one folder, hashed once.
+        host = os.path.realpath(path)
+        if os.path.isdir(host):
+            mounts.append((path, host))
     if libraries:
-        for path in _LIBRARIES:
-            # /lib is a link to /usr/lib on all but old systems: both paths lead to one folder, hashed once.
-            host = os.path.realpath(path)
-            if os.path.isdir(host):
-                mounts.append((path, host))
         mounts += [(path, path) for path in _SETTINGS if os.path.exists(path)]
     trusted: dict[str, Trusted] = {}
     for host in dict.fromkeys(host for _, host in mounts):
