@@ -266,6 +266,7 @@ class OwnerProcess:
         try:
             wait_until(self.answers, seconds=seconds, process=self.process)
         except AssertionError as error:
+            self.kill()
             raise AssertionError(f"{error}\n{self.log()[-4000:]}") from None
         return self
 

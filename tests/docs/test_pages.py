@@ -25,6 +25,7 @@ from tests.docs.pages import PAGES, Block, all_blocks, anchors, blocks, links, n
 from tests.shared import ROOT
 
 THREATS = ROOT / "docs" / "threat-model.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
 COMMAND = typer.main.get_command(app)
 
 
@@ -72,12 +73,12 @@ def functions(file: Path) -> frozenset[str]:
 
 
 def named_tests() -> list[str]:
-    """The tests that the threat model names."""
-    return sorted(set(re.findall(r"`(tests/[^`]+::[^`]+)`", THREATS.read_text())))
+    """The tests that the threat model and the promises of reliability name."""
+    return sorted(set(re.findall(r"`(tests/[^`]+::[^`]+)`", THREATS.read_text() + RELIABILITY.read_text())))
 
 
 @pytest.mark.parametrize("test", named_tests())
-def test_the_threat_model_names_tests_that_exist(test: str) -> None:
+def test_pages_name_tests_that_exist(test: str) -> None:
     """A claim whose guard was renamed or removed is noticed."""
     file, _, function = test.partition("::")
     assert (ROOT / file).is_file()
@@ -90,6 +91,16 @@ def test_every_claim_of_the_threat_model_names_a_test() -> None:
     claims = text[text.index("## Claims") : text.index("## What is not defended")]
     rows = [line for line in claims.splitlines() if line.startswith("| ") and not line.startswith("| claim")]
     assert len(rows) > 30
+    for row in rows:
+        assert "`tests/" in row.rpartition(" | ")[2], row
+
+
+def test_every_promise_of_reliability_names_a_test() -> None:
+    """A promise without a guard is a wish, too."""
+    text = RELIABILITY.read_text()
+    promises = text[text.index("## Promises") : text.index("## Figures")]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) > 10
     for row in rows:
         assert "`tests/" in row.rpartition(" | ")[2], row
 
