@@ -67,6 +67,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         self._state = "open"
         self._lock = threading.RLock()
         self._pending = bytearray()
+        self._held = 0
         self._durable = 0
         self._written = 0
         self._hash = hashlib.sha256()
@@ -108,15 +109,18 @@ class Writer(Unpicklable, io.BufferedIOBase):
             self._written += len(view)
             at = 0
             while at < len(view):
-                if not self._pending and len(view) - at >= self._part_bytes:
+                if self._held >= self._part_bytes:  # an earlier write failed after parts had become smaller
+                    self._send_pending()
+                if not self._held and len(view) - at >= self._part_bytes:
                     with view[at : at + self._part_bytes] as part:
                         self._send(part)
                     at += self._part_bytes
                     continue
-                count = min(len(view) - at, self._part_bytes - len(self._pending))
-                self._pending += view[at : at + count]
+                count = min(len(view) - at, self._part_bytes - self._held)
+                self._pending[self._held : self._held + count] = view[at : at + count]
+                self._held += count
                 at += count
-                if len(self._pending) == self._part_bytes:
+                if self._held >= self._part_bytes:
                     self._send_pending()
             return len(view)
 
@@ -138,9 +142,9 @@ class Writer(Unpicklable, io.BufferedIOBase):
     # --- parts --------------------------------------------------------------------------------------
 
     def _send_pending(self) -> None:
-        with memoryview(self._pending) as part:
+        with memoryview(self._pending) as whole, whole[: self._held] as part:
             self._send(part)
-        self._pending = bytearray()
+        self._held = 0  # the buffer stays for the next part: a new one would be 8,000 page faults
 
     def _send(self, data: memoryview) -> None:
         """Send bytes until the owner holds all of them durably."""
@@ -246,7 +250,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         """
         self._usable()
         with self._lock:
-            if self._pending:
+            if self._held:
                 self._send_pending()
 
     def commit(self) -> Receipt:
@@ -263,9 +267,10 @@ class Writer(Unpicklable, io.BufferedIOBase):
                 raise MisuseError(f"{self.path!r} was given up; nothing is published")
             try:
                 document = Commit(self._written, self._hash.hexdigest(), session.inputs(self._chosen))
-                if self._pending:
+                if self._held:
                     self._send_pending()
                 self.receipt = self._commit(document)
+                self._pending = bytearray()
             except UnreachableError:
                 self._state = "aborted"  # no DELETE: the commit may have arrived
                 raise
@@ -333,7 +338,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         if self._state != "open":
             return
         self._state = "aborted"
-        self._pending = bytearray()
+        self._pending, self._held = bytearray(), 0
         if self._generation == session.generation():
             close_transfer(self._link, self._transfer)
 
