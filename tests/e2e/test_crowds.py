@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 
 from clf import limits
 from clf.server.config_model import Limits
-from clf.server.connections import Connections, party
+from clf.server.connections import Connections, Watch, party, reserve
 from clf.server.refusal import Refusal
 from tests.e2e.byhand import Answer, Hand
 from tests.world import OwnerProcess, World, running, wait_until
@@ -271,6 +273,19 @@ def test_an_ipv6_host_is_its_network() -> None:
     assert party("nonsense") == "nonsense"
     there = {("2001:db8::1", port) for port in range(1, 4)} | {("2001:db8:0:1::1", 9)}
     assert len(Connections(Limits(connections_per_address_count=2)).surplus(there, 100)) == 1
+
+
+def test_fewer_handles_than_connections_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows fewer connections than the owner, the log says how many and what to raise."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (5000, 5000))
+    settings = Limits()
+    watch = Watch(Connections(settings), "127.0.0.1", 1, settings)
+    with structlog.testing.capture_logs() as logs:
+        watch.start()
+        watch.stop()
+    (entry,) = logs
+    assert entry["connections"] == 5000 - reserve(settings) > 0
+    assert "LimitNOFILE" in entry["remedy"]
 
 
 # --- enclaves ----------------------------------------------------------------------------------------

@@ -164,7 +164,14 @@ class Watch:
         self._thread = threading.Thread(target=self._work, name="clf-connections", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, and say so where the system allows fewer connections than the owner."""
+        room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - self._reserve
+        if room < self._most:
+            log.warning(
+                "fewer connections than connections_count",
+                connections=max(1, room),
+                remedy="raise the hard limit of open files (LimitNOFILE= of systemd)",
+            )
         self._thread.start()
 
     def stop(self) -> None:
