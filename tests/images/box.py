@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 from tests.shared import ROOT
 
 CLF = [sys.executable, "-m", "clf.cli.main"]
-SECONDS = 600
+SECONDS = 1200
 
 
 class FoundError(Exception):
@@ -59,7 +60,7 @@ class Box:
             "CI": "",
         }
 
-    def run(self, *command: str | Path, codes: Sequence[int] = (0,), quiet: bool = True) -> Done:
+    def run(self, *command: str | Path, codes: Sequence[int] | range = (0,)) -> Done:
         """Run a command to its end in this storage; fails where the exit code is another than expected."""
         done = subprocess.run(
             [str(word) for word in command],
@@ -74,8 +75,6 @@ class Box:
         if done.returncode not in codes:
             words = " ".join(str(word) for word in command)
             raise FoundError(f"{words}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
-        if not quiet:
-            sys.stdout.write(done.stdout)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def clf(self, *arguments: str | Path, codes: Sequence[int] = (0,)) -> Done:
@@ -107,8 +106,20 @@ class Box:
     ) -> Done:
         """Run a command in a container of an image."""
         options = ["--user", user] if user else []
-        with self.container(image, *mounts) as name:
-            return self.run("buildah", "run", *options, name, "--", *command, codes=codes)
+        with self.container(image, *mounts) as name, tempfile.TemporaryDirectory(dir=self.folder) as written:
+            out = Path(written)
+            out.chmod(0o777)
+            # Into files: what buildah relays may be lost (clf.deploy.engine.to_file).
+            both = ["sh", "-c", 'exec "$@" >/mnt/stdout 2>/mnt/stderr', "sh", *command]
+            done = self.run(
+                "buildah", "run", *options, "--volume", f"{out}:/mnt", name, "--", *both, codes=range(256)
+            )  # fmt: skip
+            found = Done(done.code, (out / "stdout").read_text(), (out / "stderr").read_text())
+        if found.code not in codes:
+            raise FoundError(
+                f"{image}: {' '.join(command)}: exit {found.code}\n{found.out[-3000:]}\n{found.error[-6000:]}"
+            )
+        return found
 
     @contextlib.contextmanager
     def serving(self, log: Path, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
