@@ -6,7 +6,8 @@ what was published is copied into the folder that is served, and removing is don
 
 - `AbstractCopyTests`: copying on the server's side is not offered; nothing leaves an owner but to an attested app, and
   what comes back is a result.
-- the last part of `test_pipe_exclusive`, which overwrites: results never overwrite one another.
+- the last parts of `test_pipe_exclusive` and `test_put_directory_recursive`, which overwrite: results never overwrite
+  one another, and that is what is tested there.
 - empty folders: a folder is there when something is in it, which the suite allows for.
 """
 
@@ -146,6 +147,14 @@ class TestGet(Fixtures, AbstractGetTests):  # type: ignore[misc]
 
 class TestPut(Fixtures, AbstractPutTests):  # type: ignore[misc]
     """Memory to owner."""
+
+    def test_put_directory_recursive(  # noqa: PLR0917 - the suite's fixtures
+        self, fs: Any, fs_join: Any, fs_target: str, local_fs: Any, local_join: Any, local_path: Any
+    ) -> None:
+        """Up to where the suite puts the same file a second time, which is refused."""
+        with pytest.raises(FileExistsError, match="results/suite/target/file exists"):
+            super().test_put_directory_recursive(fs, fs_join, fs_target, local_fs, local_join, local_path)
+        assert fs.isfile(f"{fs_target}/file")
 
 
 class TestOpen(Fixtures, AbstractOpenTests):  # type: ignore[misc]
