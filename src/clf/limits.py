@@ -324,3 +324,17 @@ FILESYSTEM_KEEP_COUNT: Final = 32
 """Transfers that wait so; an owner allows 100 open ones to a run."""
 FILESYSTEM_THREADS_COUNT: Final = 8
 """Ranges of one `cat_ranges` that are fetched at once."""
+
+# --- a cluster of enclaves --------------------------------------------------------------------------
+CLUSTER_CERTIFICATE_SECONDS: Final = 24 * 3600
+"""A member's certificate: a job of a day. Whoever needs longer starts members anew, which attest anew."""
+CLUSTER_LIVES_COUNT: Final = 7
+"""The authority lives so many times as long; it ends with its process in any case."""
+CLUSTER_SKEW_SECONDS: Final = 300
+"""Clocks of members may differ by this much."""
+CLUSTER_MESSAGE_BYTES: Final = 64 * KIB
+"""One line of the join protocol: a quote in base64url has up to 22 kB."""
+CLUSTER_JOIN_SECONDS: Final = 60.0
+"""All of one join: two quotes, and collateral."""
+CLUSTER_JOINS_COUNT: Final = 16
+"""Joins worked on at once."""

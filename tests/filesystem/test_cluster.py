@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster of enclaves: real scheduler, real workers in processes of their own, and who does not get in."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask.dataframe
+import pandas
+import pytest
+from cryptography import x509
+
+from clf import limits
+from clf.app.platform import QuoteSocket
+from clf.attest import simulated
+from clf.dask.authority import Authority, Membership, check_issued
+from clf.dask.cluster import Cluster, first_enclave
+from clf.dask.join import Admission, Application
+from clf.dask.peers import Peers
+from clf.dask.service import join
+from clf.errors import AppraisalError, IntegrityError, WireError
+from clf.simulator.quote import DEFAULT_FLAGS
+from clf.verify.claims import SGX_DEBUG
+from clf.verify.fetch import PccsSource
+from clf.verify.trust import TrustRoot
+from tests.world import MRSIGNER, OwnerProcess, World, wait_until
+
+pytestmark = [
+    pytest.mark.usefixtures("app"),
+    pytest.mark.timeout(240),
+    # What Dask's own loops leave to the collector when a cluster ends.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+OTHER = bytes(reversed(range(32)))
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+def peers_of(world: World, mrenclave: bytes | None = None, **report: Any) -> Peers:
+    """An enclave's view of others."""
+    attester = world.attester(**report) if mrenclave is None else world.attester(mrenclave, **report)
+    root = (world.folder / "platform" / "root.pem").read_bytes()
+    return Peers(attester, TrustRoot.simulation_pem(root), PccsSource(world.pccs_url))
+
+
+# --- joining, without sockets -------------------------------------------------------------------------
+
+
+def test_the_same_app_is_admitted(everything: World) -> None:
+    """Both prove themselves, and the certificate is for the member's key and ends after a day."""
+    authority = Authority()
+    admission, application = Admission(authority, peers_of(everything)), Application(peers_of(everything))
+    member = application.accept(admission.admit(application.apply(admission.hello(application.nonce()))))
+    certificate = x509.load_pem_x509_certificate(member.certificate)
+    life = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    assert 0 < life.total_seconds() <= limits.CLUSTER_CERTIFICATE_SECONDS
+    assert member.authority == authority.certificate
+    assert "PRIVATE" not in repr(member) + repr(application)
+
+
+@pytest.mark.parametrize("who", ["member", "authority"])
+def test_another_app_is_refused(everything: World, who: str) -> None:
+    """A worker with another measurement does not get in, and no worker goes to another app's authority."""
+    mine, other = peers_of(everything), peers_of(everything, OTHER)
+    admission = Admission(Authority(), other if who == "authority" else mine)
+    application = Application(other if who == "member" else mine)
+    hello = admission.hello(application.nonce())
+    with pytest.raises(AppraisalError) as caught:
+        application.apply(hello)
+    assert caught.value.code == "not_this_app"
+    if who == "member":
+        # Nor does it if it does not look at the authority: its own evidence says what it is.
+        careless = Application(other)
+        careless.peers.check = lambda *_: None  # type: ignore[method-assign]
+        with pytest.raises(AppraisalError) as caught:
+            admission.admit(careless.apply(admission.hello(careless.nonce())))
+        assert caught.value.code == "not_this_app"
+
+
+def test_evidence_is_for_this_join_alone(everything: World) -> None:
+    """Another join's lines, another key, another authority's certificate: each is refused, and one is used once."""
+    peers, authority = peers_of(everything), Authority()
+    admission, application = Admission(authority, peers), Application(peers)
+    applied = application.apply(admission.hello(application.nonce()))
+    second = Admission(authority, peers)
+    second.hello(application.nonce())
+    with pytest.raises(AppraisalError):
+        second.admit(applied)
+    answer = admission.admit(applied)
+    with pytest.raises(WireError):
+        admission.admit(applied)
+    stranger = Application(peers)
+    stranger.apply(Admission(authority, peers).hello(stranger.nonce()))
+    with pytest.raises(IntegrityError):
+        stranger.accept(answer)
+    elsewhere = Application(peers)
+    elsewhere.apply(Admission(Authority(), peers).hello(elsewhere.nonce()))
+    with pytest.raises(IntegrityError):
+        elsewhere.accept(answer)
+    application.accept(answer)
+
+
+def test_a_debug_enclave_is_refused(everything: World) -> None:
+    """The host can read its memory."""
+    with pytest.raises(AppraisalError) as caught:
+        peers_of(everything, flags=DEFAULT_FLAGS | SGX_DEBUG)
+    assert caught.value.code == "debug_enclave"
+
+
+def test_a_certificate_of_another_authority(everything: World) -> None:
+    """It is not this cluster's."""
+    del everything
+    mine, other = Authority(), Authority()
+    member = other.join()
+    key = x509.load_pem_x509_certificate(member.certificate).public_key()
+    with pytest.raises(IntegrityError):
+        check_issued(member.certificate, mine.certificate, key)  # type: ignore[arg-type]
+
+
+# --- the whole of it, with processes ------------------------------------------------------------------
+
+
+@pytest.fixture
+def outcomes() -> list[str]:
+    """What the first enclave heard of joins."""
+    return []
+
+
+@pytest.fixture
+def cluster(everything: World, app: None, outcomes: list[str]) -> Iterator[Cluster]:
+    """The first enclave is this process."""
+    del app
+    with first_enclave(peers_of(everything), told=outcomes.append) as made:
+        yield made
+
+
+@pytest.fixture
+def start(everything: World, cluster: Cluster, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker; all end with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def one(socket: Path | None = None) -> subprocess.Popen[bytes]:
+        root = everything.folder / "platform" / "root.pem"
+        where = [cluster.joins[0], str(cluster.joins[1]), cluster.scheduler]
+        environment = {**os.environ, simulated.ENVIRONMENT: str(socket or everything.folder / "quote.sock")}
+        with (tmp_path / f"worker-{len(started)}.log").open("wb") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.filesystem.member", str(root), everything.pccs_url, *where],
+                    env=environment,
+                    stderr=log,
+                )
+            )
+        return started[-1]
+
+    yield one
+    for process in started:
+        process.kill()
+        process.wait(10)
+
+
+def test_workers_read_their_own_partitions(
+    hospital: OwnerProcess, cluster: Cluster, start: Start, outcomes: list[str]
+) -> None:
+    """Two workers join and read what owners release to each; one is killed and replaced; the answer is right."""
+    table = pandas.DataFrame({"person": range(8000), "age": [i % 90 for i in range(8000)]})
+    for part in range(8):
+        target = hospital.data / "cluster"
+        target.mkdir(exist_ok=True)
+        table[part * 1000 : (part + 1) * 1000].to_parquet(target / f"{part}.parquet")
+    before = len(hospital.audit())
+    first, _ = start(), start()
+    cluster.client.wait_for_workers(2, timeout=100)
+    people = dask.dataframe.read_parquet("clf://hospital-a/cluster/*.parquet")
+    assert int(people["age"].sum().compute()) == int(table["age"].sum())
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    start()
+    wait_until(lambda: outcomes.count("joined") == 3, seconds=100)
+    by_age = people.merge(people, on="person").groupby("age_x")["age_y"].sum().compute().sort_index()
+    assert by_age.tolist() == table.groupby("age")["age"].sum().tolist()
+    runs = {
+        entry["run"]
+        for entry in hospital.audit()[before:]
+        if entry["event"] == "released" and entry["action"] == "read"
+    }
+    assert len(runs) >= 2  # each worker attested by itself
+
+
+def test_a_foreign_worker_does_not_join(
+    everything: World, cluster: Cluster, start: Start, tmp_path: Path, outcomes: list[str]
+) -> None:
+    """Another measurement is refused by the authority; without its certificate nobody speaks to the scheduler."""
+    del cluster
+
+    def quote(report_data: bytes) -> bytes:
+        return everything.platform.quote(everything.platform.report(OTHER, MRSIGNER, report_data))
+
+    with QuoteSocket(tmp_path / "other.sock", quote):
+        foreign = start(tmp_path / "other.sock")
+        assert foreign.wait(100) == 1
+    assert "not_this_app" in (tmp_path / "worker-0.log").read_text()
+    assert "joined" not in outcomes
+
+
+def greeting(scheduler: str, member: Membership | None, folder: Path) -> bytes:
+    """The first bytes that the scheduler says to who connects with these keys, or with none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if member is not None:
+        (folder / "keys.pem").write_bytes(member.key + member.certificate)
+        context.load_cert_chain(folder / "keys.pem")
+    address = urlsplit(scheduler)
+    with (
+        socket.create_connection((address.hostname, address.port), 20) as plain,
+        context.wrap_socket(plain) as connection,
+    ):
+        return connection.recv(1)
+
+
+def test_only_members_speak_to_the_scheduler(everything: World, cluster: Cluster, memory_folder: Path) -> None:
+    """No certificate, or one of another cluster's authority, and TLS ends before a word of Dask; a member hears one."""
+    for stranger in (None, Authority().join()):
+        with pytest.raises(ssl.SSLError):
+            greeting(cluster.scheduler, stranger, memory_folder)
+    assert greeting(cluster.scheduler, join(cluster.joins, peers_of(everything)), memory_folder)
