@@ -222,6 +222,8 @@ CLIENT_REOPEN_COUNT: Final = 5
 """New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits."""
 CLIENT_CONNECTIONS_COUNT: Final = 16
 """Connections kept for reuse to one owner; more threads may use more, which are then closed."""
+CLIENT_CONTEXTS_COUNT: Final = 64
+"""TLS settings kept for owners' CAs: as many as an app has owners, mostly."""
 CLIENT_ANSWER_BYTES: Final = 64 * KIB
 """An answer that is neither content nor manifest: grants, statuses and receipts have a few kB."""
 CLIENT_INPUTS_COUNT: Final = COMMIT_INPUTS_COUNT

@@ -10,13 +10,16 @@ import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
+from clf import limits
 from clf.client import session
 from clf.client.session import NotPicklableError
 from clf.errors import ClfError
-from tests.client.owner_double import FixedAttester, OwnerDouble
+from tests.client.owner_double import Answer, Asked, FixedAttester, OwnerDouble, refuse
+from tests.world import wait_until
 
 
 def in_child(work: object) -> str:
@@ -90,6 +93,8 @@ def test_child_does_not_end_the_parents_transfers(double: OwnerDouble) -> None:
         assert reader.read() == data
         writer.write(b"whole")
     assert double.results["r"] == b"half, whole"
+    wait_until(lambda: double.count("DELETE transfer") > 0)  # nobody waited for its answer
+    owner.close()
     assert double.count("DELETE transfer") == 1
 
 
@@ -206,7 +211,7 @@ def test_forgotten_readers_are_closed_by_the_next_operation(double: OwnerDouble)
     gc.collect()
     assert double.count("DELETE transfer") == 0
     owner.close()
-    assert double.count("DELETE transfer") == 2
+    wait_until(lambda: double.count("DELETE transfer") == 2)
 
 
 def test_run_is_of_the_process_and_not_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,3 +220,37 @@ def test_run_is_of_the_process_and_not_of_the_environment(monkeypatch: pytest.Mo
     assert len(session.RUN) == 16
     assert bytes(16) != session.RUN
     assert in_child(session.RUN.hex) == session.RUN.hex()
+
+
+def _instead(answer: Answer, asked: Asked) -> Answer | None:
+    return answer if asked.what == "DELETE transfer" else None
+
+
+def test_nobody_waits_for_the_answer_to_a_close(double: OwnerDouble) -> None:
+    """An owner that is slow, forges or cuts the answer to a DELETE delays nothing and confuses no later answer."""
+    double.files["f"] = b"first"
+    held, released = threading.Event(), threading.Event()
+
+    def hold(asked: Asked) -> Answer | None:
+        if asked.what == "DELETE transfer":
+            held.set()
+            released.wait(20)
+        return None
+
+    double.before = hold
+    owner = double.owner()
+    assert owner.read_bytes("f") == b"first"
+    assert held.wait(20)  # reading and closing ended while the owner keeps the answer back
+    released.set()
+    forged = [
+        Answer(200, b"x" * (limits.PROBLEM_BYTES + 1)),
+        Answer(204, b"", cut=-1),
+        Answer(500, b"HTTP/1.1 200 OK\r\n\r\nfirst"),
+        refuse("rate_limited"),
+    ]
+    for answer in forged:
+        double.before = partial(_instead, answer)
+        for content in (b"second", b"third"):
+            double.files["f"] = content
+            assert owner.read_bytes("f") == content
+    owner.close()

@@ -7,6 +7,7 @@ sockets raise leaves here as CutError (try again), IntegrityError (do not) or Tr
 
 from __future__ import annotations
 
+import functools
 import http.client
 import math
 import ssl
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
+from urllib3.connection import HTTPSConnection
 from urllib3.util import Timeout
 
 from clf import __version__, limits
@@ -98,7 +100,9 @@ def parse_url(url: str) -> tuple[str, int]:
     return parts.hostname.lower(), DEFAULT_PORT if port is None else port
 
 
+@functools.lru_cache(maxsize=limits.CLIENT_CONTEXTS_COUNT)
 def _context(ca: bytes) -> ssl.SSLContext:
+    """Made once for each owner: an app connects anew for each transfer, and this takes as long as a handshake."""
     # Not ssl.create_default_context: that one would write TLS keys to $SSLKEYLOGFILE, a file of the host's choice.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.sslsocket_class = _PatientSocket
@@ -145,6 +149,46 @@ class Body:
             self._response.close()
 
 
+class _Connection(HTTPSConnection):
+    """A connection on which a request may have been left whose answer nobody waits for."""
+
+    owed: Attempts | None = None
+    """The patience of the request whose answer is still to come."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it can be used; asked by urllib3 before each request. Takes what is still owed off it first."""
+        owed, self.owed = self.owed, None
+        if owed is not None:
+            try:
+                with _patience(owed):
+                    answer = self.getresponse()
+                    if answer.read(limits.PROBLEM_BYTES) and answer.read(1):
+                        raise CutError("an answer that does not end")
+            except Exception:  # whatever it was, this connection is of no use any more
+                self.close()
+        return super().is_connected
+
+
+class _Pool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Connection
+
+    def leave(self, method: str, target: str, headers: dict[str, str], attempts: Attempts) -> None:
+        """Send a request and go on; who uses its connection next takes the answer off it."""
+        connection = self._get_conn()
+        try:
+            if not isinstance(connection, _Connection):
+                raise TypeError("a connection of another pool")
+            connection.timeout = min(limits.CLIENT_CONNECT_SECONDS, max(attempts.remaining(), _LEAST_SECONDS))
+            connection.request(method, target, headers=headers, preload_content=False, decode_content=False)
+            connection.owed = attempts
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._put_conn(connection)
+
+
 class Http:
     """Connections to one owner, kept for reuse; usable from several threads."""
 
@@ -158,8 +202,8 @@ class Http:
     def __repr__(self) -> str:
         return f"Http({self.url!r})"
 
-    def _fresh(self) -> urllib3.HTTPSConnectionPool:
-        return urllib3.HTTPSConnectionPool(
+    def _fresh(self) -> _Pool:
+        return _Pool(
             self.host,
             self.port,
             maxsize=limits.CLIENT_CONNECTIONS_COUNT,
@@ -191,9 +235,7 @@ class Http:
         content_type: str = "",
     ) -> Body:
         """One request; its successful answer is to be closed. Raises CutError, TransferError, IntegrityError."""
-        headers = {"User-Agent": f"clf/{__version__}", "Accept-Encoding": "identity"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        headers = _headers(token)
         if content_type:
             headers["Content-Type"] = content_type
         if body is not None:
@@ -225,6 +267,18 @@ class Http:
         """One request and its whole small answer; options as for `send`. Raises IntegrityError if it is longer."""
         with closing(self.send(method, path, **options)) as body:
             return _whole(body, most)
+
+    def leave(self, method: str, path: str, *, attempts: Attempts, token: str) -> None:
+        """Send a request without a body, whose answer nobody waits for. Raises CutError."""
+        with _patience(attempts), _mapped():
+            self._pool.leave(method, path, _headers(token), attempts)
+
+
+def _headers(token: str) -> dict[str, str]:
+    headers = {"User-Agent": f"clf/{__version__}", "Accept-Encoding": "identity"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
 
 
 _SUCCESS = {"POST": (200, 201), "DELETE": (204,)}

@@ -252,4 +252,4 @@ def close_transfer(link: Link, transfer: Transfer | None) -> None:
 def _delete(link: Link, transfer_id: str, token: str) -> None:
     attempts = Attempts(min(limits.CLIENT_CLOSE_SECONDS, link.timeout), link.pace, link.http.url)
     with suppress(ClfError):
-        link.http.call("DELETE", f"/v1/transfers/{transfer_id}", attempts=attempts, token=token)
+        link.http.leave("DELETE", f"/v1/transfers/{transfer_id}", attempts=attempts, token=token)
