@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sending a sealed body so that one reader cannot hurt the others.
 
-A piece at a time is read and sealed in a thread; the event loop is free meanwhile. A reader that stops reading is cut
-off after a time, one that has gone is noticed before the next piece is sealed, and a worker sends no more than it was
-told to in a second. A body that cannot be finished is cut, never padded: the client sees a truncated message.
+A piece at a time is read and sealed in a thread, the first one by whoever prepares the answer, since each hand-over
+costs as much as a small request; the event loop is free meanwhile. A reader that stops reading is cut off after a time,
+one that has gone is noticed before the next piece is sealed, and a worker sends no more than it was told to in a
+second. A body that cannot be finished is cut, never padded: the client sees a truncated message.
 """
 
 from __future__ import annotations
@@ -44,13 +45,16 @@ class SealedResponse(Response):
         self._flow = flow
         self._run = run
         self._place = contextlib.ExitStack()
-        if download.plain_size > limits.PIECE_BYTES:
-            # Shorter ones are one piece, which the HTTP server takes at once.
-            try:
+        self._pieces = download.pieces()
+        try:
+            if download.plain_size > limits.PIECE_BYTES:
+                # Shorter ones are one piece, which the HTTP server takes at once.
                 self._place.enter_context(flow.place())
-            except Refusal:
-                download.close()
-                raise
+            # Made before the status line leaves, so a source that changed is still a proper error.
+            self._first = next(self._pieces)
+        except BaseException:
+            self._end()
+            raise
         self.status_code = 200
         self.media_type = media_type
         self.background = None
@@ -67,8 +71,12 @@ class SealedResponse(Response):
             # Returning with less than Content-Length makes the HTTP server cut the connection, which is meant.
             log.info("body cut", reason=str(cut))
         finally:
-            self._place.close()
-            self._download.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._pieces.close()
+        self._place.close()
+        self._download.close()
 
     async def _send_long(self, receive: Receive, send: Send) -> None:
         gone = asyncio.Event()
@@ -90,34 +98,31 @@ class SealedResponse(Response):
 
     async def _send(self, send: Send, gone: asyncio.Event) -> None:
         idle = self._services.config.limits.body_idle_seconds
-        pieces = self._download.pieces()
-        end: Any = object()
-        coming = asyncio.ensure_future(self._run(next, pieces, end))
-        sent = 0
+        size, piece, sent = self._download.size, self._first, 0
+        coming: asyncio.Future[bytes] | None = None
         try:
-            # The first piece is made before the status line leaves, so a source that changed is still a proper error.
-            piece = await coming
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while piece is not end and not gone.is_set():
-                coming = asyncio.ensure_future(self._run(next, pieces, end))
+            while not gone.is_set():
                 sent += len(piece)
+                if sent < size:
+                    coming = asyncio.ensure_future(self._run(next, self._pieces))
                 async with asyncio.timeout(idle):
-                    await send({"type": "http.response.body", "body": piece, "more_body": sent < self._download.size})
+                    await send({"type": "http.response.body", "body": piece, "more_body": sent < size})
                 delay = self._flow.delay(len(piece))
                 if delay:
                     await asyncio.sleep(delay)
-                piece = await coming
+                if coming is None:
+                    return
+                piece, coming = await coming, None
         except TimeoutError:
             raise Cut(f"the reader took nothing for {idle} s") from None
         except Refusal as refusal:
-            if sent == 0:
-                raise
             # The owner finds it in the audit log: ending the transfer wrote it there.
             raise Cut(refusal.message) from None
         finally:
-            await asyncio.wait({coming})
-            coming.exception()
-            pieces.close()
+            if coming is not None:
+                await asyncio.wait({coming})
+                coming.exception()
             self._services.count_sent(self._download.transfer, sent)
 
 

@@ -210,9 +210,7 @@ class Claims:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary: bytes as lower-case hex, tuples as lists; `from_dict` reads it back."""
-        plain = _plain(dataclasses.asdict(self))
-        assert isinstance(plain, dict)  # noqa: S101 - narrows the type
-        return plain
+        return _members(self)
 
     def to_json(self) -> str:
         """`to_dict` as compact JSON with sorted keys."""
@@ -246,11 +244,16 @@ class Claims:
         return cls.from_dict(data)
 
 
+def _members(value: Any) -> dict[str, Any]:
+    """What `dataclasses.asdict` gives, without its deep copies: those took a tenth of opening a transfer."""
+    return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return _members(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
