@@ -18,6 +18,7 @@ import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from clf import limits
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
 from clf.server.state import Transfer, TransferState
@@ -34,7 +35,8 @@ ENDED_CODES = {
     "revoked": "transfer_revoked",
     "changed": "source_changed",
 }
-_PARSED_COUNT = 4096
+_PARSED_COUNT = limits.OPEN_TRANSFERS_COUNT
+"""Requests and claims kept parsed: 7 KiB each, and a transfer that ended needs them no more."""
 
 
 @dataclass(frozen=True)
