@@ -137,11 +137,12 @@ class Box:
         try:
             yield process
         finally:
-            for pid in reversed(family(process.pid)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+            # The program in the container alone, and it ends its own: buildah, if asked to stop, kills what it runs.
+            programs = [pid for pid in family(process.pid) if _is_program(pid)]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(programs[0] if programs else process.pid, signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
@@ -153,6 +154,14 @@ class Box:
             if mount.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", mount], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_program(pid: int) -> bool:
+    """Whether a process is CLF of an image, and not what started the container."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/opt/clf/bin/")
+    except OSError:
+        return False
 
 
 def family(pid: int) -> list[int]:
