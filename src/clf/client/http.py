@@ -158,16 +158,25 @@ class _Connection(HTTPSConnection):
     @property
     def is_connected(self) -> bool:
         """Whether it can be used; asked by urllib3 before each request. Takes what is still owed off it first."""
-        owed, self.owed = self.owed, None
-        if owed is not None:
-            try:
-                with _patience(owed):
-                    answer = self.getresponse()
-                    if answer.read(limits.PROBLEM_BYTES) and answer.read(1):
-                        raise CutError("an answer that does not end")
-            except Exception:  # whatever it was, this connection is of no use any more
-                self.close()
+        self._settle()
         return super().is_connected
+
+    def close(self) -> None:
+        """End it, after the answer that is owed: a server drops a request whose connection ends under it."""
+        self._settle()
+        super().close()
+
+    def _settle(self) -> None:
+        owed, self.owed = self.owed, None
+        if owed is None:
+            return
+        try:
+            with _patience(owed):
+                answer = self.getresponse()
+                if answer.read(limits.PROBLEM_BYTES) and answer.read(1):
+                    raise CutError("an answer that does not end")
+        except Exception:  # whatever it was, this connection is of no use any more
+            super().close()
 
 
 class _Pool(urllib3.HTTPSConnectionPool):
