@@ -59,7 +59,8 @@ LIMITS = {
     # All clients come from one address and one run here.
     "requests_per_second_per_address": 100_000,
     "requests_burst_count": 100_000,
-    "open_transfers_per_run_count": 1000,
+    "open_transfers_count": 2000,
+    "open_transfers_per_run_count": 2000,
 }
 
 

@@ -112,8 +112,14 @@ class FileDownload(Download):
                 yield sealer.finalize()
 
     def _piece_bytes(self) -> int:
-        """Whole chunks; the more bodies are in flight, the smaller their pieces."""
-        share = limits.PIECE_MOST_BYTES // max(1, self._services.bodies.taken)
+        """Whole chunks; the more bodies are in flight, or the slower they may be, the smaller their pieces."""
+        settings = self._services.config.limits
+        slowest = min(
+            settings.release_bytes_per_second,
+            settings.bytes_per_second_per_address,
+            settings.bytes_per_second_per_enclave,
+        )
+        share = min(limits.PIECE_MOST_BYTES // max(1, self._services.bodies.taken), slowest // 4)
         return max(limits.PIECE_BYTES, share - share % CHUNK_BYTES)
 
     def _fill(self, file: OpenedFile, piece: memoryview, offset: int) -> None:
