@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-input
 PROJECT = pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive fuzz endurance lint bench conformance lock dist clean sdk-node sdk-go sdk-java images example-sql
+.PHONY: help demo test exhaustive fuzz endurance lint bench conformance lock dist clean sdk-node sdk-go sdk-java images example-sql example-dask
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +63,9 @@ images: $(VENV)/.dev ## the container images built, run and looked into, on a lo
 
 example-sql: $(VENV)/.examples ## one SQL query over the files of two owners; ROWS=300000 for less than 3,000,000 visits
 	$(BIN)/python examples/sql/run.py --rows $(or $(ROWS),3000000)
+
+example-dask: $(VENV)/.examples ## the same as a Dask DataFrame over four (simulated) enclaves; ROWS=300000 for less than 1,000,000
+	$(BIN)/python examples/dask/run.py --rows $(or $(ROWS),1000000)
 
 lock: $(VENV)/.tools ## write requirements/*.lock anew; UPGRADE=1 takes newer versions
 	requirements/lock.sh $(VENV)/tools/bin/uv $(if $(UPGRADE),--upgrade)

@@ -28,7 +28,7 @@ COPY (
         90 + (draw(i, 'pressure') * 90)::SMALLINT AS systolic_pressure,
         'seen by doctor ' || (i % 997) || ', follow-up in ' || (i % 12) || ' weeks; file ' || md5(i::VARCHAR) AS note
     FROM range({visits}) AS t(i)
-) TO '{folder}/visits.parquet' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)
+) TO '{folder}/visits.parquet' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group})
 """
 
 _CLAIMS = """
@@ -40,26 +40,27 @@ COPY (
         'invoice ' || md5(i::VARCHAR) || ', checked ' || (draw(i, 'checked') * 9)::INTEGER || ' times' AS text,
         'region ' || (1 + draw(i, 'region') * 16)::INTEGER AS region
     FROM range({claims}) AS t(i)
-) TO '{folder}/claims.parquet' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)
+) TO '{folder}/claims.parquet' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group})
 """
 
 
-def visits(folder: Path, rows: int) -> None:
-    """Write visits.parquet with so many rows."""
-    _write(_VISITS, folder, rows)
+def visits(folder: Path, rows: int, group: int = 122_880) -> None:
+    """Write visits.parquet with so many rows, `group` of them together."""
+    _write(_VISITS, folder, rows, group)
 
 
-def claims(folder: Path, rows: int) -> None:
+def claims(folder: Path, rows: int, group: int = 122_880) -> None:
     """Write claims.parquet, with two rows for three visits."""
-    _write(_CLAIMS, folder, rows)
+    _write(_CLAIMS, folder, rows, group)
 
 
-def _write(query: str, folder: Path, rows: int) -> None:
+def _write(query: str, folder: Path, rows: int, group: int) -> None:
     with duckdb.connect() as connection:
         connection.execute(_DRAW)
         connection.execute(
             query.format(
                 folder=folder,
+                group=group,
                 visits=rows,
                 claims=rows * 2 // 3,
                 people=max(rows // 6, 1),

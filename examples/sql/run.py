@@ -107,14 +107,8 @@ def play(folder, rows, console):
             generate.visits(owners[0].data.parent, rows)
             generate.claims(owners[1].data.parent, rows)
         with step(console, "Both owners allow this app to read its file and to return a report"):
-            app = write_app(folder, owners)
-            measurement = processes.run("measure", app).output.strip()
-            for owner in owners:
-                processes.run(
-                    "server", "allow", "costs", "--dir", owner.folder, "--mrenclave", measurement, "--platform", "any",
-                    "--read", owner.file, "--write", REPORT, "--max-runs", "1", "--max-bytes", "1000000000",
-                )  # fmt: skip
-                processes.run("server", "reload", owner.folder)
+            app = write_app(folder, owners, HERE, ["app.py", "query.sql"])
+            allow(app, owners, processes, max_runs=1, max_bytes=1_000_000_000)
         with step(console, "clf run: the app, in the (simulated) enclave"):
             begun = time.monotonic()
             plan = processes.run("run", app, "--platform", folder / "platform").output
@@ -154,13 +148,24 @@ def set_up(folder, owners, processes):
     processes.serve([Server(owner.name, ["server", "run", owner.folder], owner.answers) for owner in owners])
 
 
-def write_app(folder, owners):
+def allow(app, owners, processes, *, max_runs, max_bytes):
+    """Each owner allows exactly this app to read its file and to return the report."""
+    measurement = processes.run("measure", app).output.strip()
+    for owner in owners:
+        processes.run(
+            "server", "allow", "costs", "--dir", owner.folder, "--mrenclave", measurement, "--platform", "any",
+            "--read", owner.file, "--write", REPORT, "--max-runs", str(max_runs), "--max-bytes", str(max_bytes),
+        )  # fmt: skip
+        processes.run("server", "reload", owner.folder)
+
+
+def write_app(folder, owners, source, files):
     """The app's folder, with these owners in its clf.toml."""
     app = folder / "app"
     (app / "certs").mkdir(parents=True)
-    for name in ("app.py", "query.sql"):
-        shutil.copyfile(HERE / name, app / name)
-    toml = tomlkit.parse((HERE / "clf.toml").read_text(encoding="utf-8"))
+    for name in files:
+        shutil.copyfile(source / name, app / name)
+    toml = tomlkit.parse((source / "clf.toml").read_text(encoding="utf-8"))
     for owner in owners:
         table = toml["owner"][owner.name]
         table["url"], table["identity"] = f"https://127.0.0.1:{owner.port}", [owner.identity]
@@ -190,8 +195,8 @@ def direct(owners):
     return target.read_bytes()
 
 
-def show(console, owners, audits, verified):
-    """Answer, bytes, checks; and the same for programs."""
+def show_answer(console, owners):
+    """The table that came back, and its bytes at each owner."""
     answers = [(owner.folder / "results" / REPORT).read_bytes() for owner in owners]
     header, *rows = [line.split(",") for line in answers[0].decode().splitlines()]
     table = Table(title="The answer, as both owners have it", title_justify="left", box=SIMPLE_HEAD)
@@ -200,6 +205,12 @@ def show(console, owners, audits, verified):
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    return answers
+
+
+def show(console, owners, audits, verified):
+    """Answer, bytes, checks; and the same for programs."""
+    answers = show_answer(console, owners)
     sent = [owner.released(log) for owner, log in zip(owners, audits, strict=True)]
     bytes_table = Table(
         title="Bytes: what each owner released, by its own audit log", title_justify="left", box=SIMPLE_HEAD
@@ -227,7 +238,7 @@ def show(console, owners, audits, verified):
     for promise, held in checks.items():
         console.print(f"[green]held[/]    {promise}" if held else f"[bold red]NOT HELD[/] {promise}")
     console.print("This was a simulation: the platform protects nothing; protocol, servers and logs are real.")
-    return {"rows": len(rows), "files": files, "checks": checks}
+    return {"files": files, "checks": checks}
 
 
 if __name__ == "__main__":

@@ -338,5 +338,11 @@ CLUSTER_MESSAGE_BYTES: Final = 64 * KIB
 """One line of the join protocol: a quote in base64url has up to 22 kB."""
 CLUSTER_JOIN_SECONDS: Final = 60.0
 """All of one join: two quotes, and collateral."""
+CLUSTER_START_SECONDS: Final = 120.0
+"""How long a worker waits for its first enclave."""
+CLUSTER_WATCH_SECONDS: Final = 0.2
+CLUSTER_STOP_SECONDS: Final = 20.0
+CLUSTER_RESTARTS_COUNT: Final = 3
+"""Workers that are started in place of each that was killed: what kills every one is not cured by another."""
 CLUSTER_JOINS_COUNT: Final = 16
 """Joins worked on at once."""

@@ -9,6 +9,7 @@ import pytest
 
 from clf import limits
 from clf.app.config import load, locate
+from clf.app.measure import measure
 from clf.errors import ConfigError
 from tests.app.conftest import TOML
 
@@ -83,3 +84,37 @@ def test_locating(app: Path) -> None:
     for wrong in (app / "app.py", app / "lib", app / "nothing"):
         with pytest.raises(ConfigError):
             locate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("table", "right"),
+    [
+        ('trust = "intel"', True),
+        ('trust = "intel"\npccs = "https://pccs.example:8081"', True),
+        ('trust = "simulation"\nsimulation_root = "certs/a.crt"', True),
+        ('trust = "simulation"', False),
+        ('trust = "intel"\nsimulation_root = "certs/a.crt"', False),
+        ('trust = "both"', False),
+        ("", False),
+    ],
+)
+def test_a_cluster_names_one_root_of_trust(app: Path, table: str, right: bool) -> None:
+    """[cluster] trusts Intel or one simulated platform, never both and never nobody in particular."""
+    file = app / "clf.toml"
+    file.write_text(f"{file.read_text()}\n[cluster]\n{table}\n")
+    if right:
+        assert load(file).cluster is not None
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert "cluster" in caught.value.field
+
+
+def test_a_clusters_root_is_measured(app: Path) -> None:
+    """Whoever changes the root that the enclaves believe has another app."""
+    file = app / "clf.toml"
+    (app / "root.pem").write_text("one")
+    file.write_text(f'{file.read_text()}\n[cluster]\ntrust = "simulation"\nsimulation_root = "root.pem"\n')
+    before = measure(app).mrenclave
+    (app / "root.pem").write_text("two")
+    assert measure(app).mrenclave != before

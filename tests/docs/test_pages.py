@@ -208,7 +208,7 @@ def test_python_blocks_use_what_is_there(block: Block) -> None:
             assert node.attr in clf.filesystem.__all__
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "clf":
-                assert node.attr in (*clf.__all__, "filesystem")
+                assert node.attr in (*clf.__all__, "dask", "filesystem")
             if node.value.id == "owner":
                 assert node.attr in owner
 

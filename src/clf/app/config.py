@@ -136,6 +136,14 @@ class OutputTable(Strict):
     file: _File
 
 
+class ClusterTable(Strict):
+    """[cluster]: by what the enclaves of this app appraise one another, where there are several (clf.dask)."""
+
+    trust: Literal["intel", "simulation"]
+    simulation_root: _File | None = None
+    pccs: _Text | None = None
+
+
 class AppConfig(Strict):
     """clf.toml as a whole."""
 
@@ -143,6 +151,7 @@ class AppConfig(Strict):
     owner: dict[_Name, OwnerTable] = Field(default_factory=dict)
     input: list[InputTable] = Field(default_factory=list)
     output: list[OutputTable] = Field(default_factory=list)
+    cluster: ClusterTable | None = None
 
     @property
     def has_data(self) -> bool:
@@ -178,6 +187,8 @@ def mistakes(config: AppConfig) -> Iterator[_Mistake]:
             yield ("app", "environment", name), "has a NUL character", "leave it out"
     if len(config.owner) > limits.APP_OWNERS_COUNT:
         yield ("owner",), f"more than {limits.APP_OWNERS_COUNT} owners", "split the app"
+    if config.cluster is not None and (config.cluster.trust == "simulation") != bool(config.cluster.simulation_root):
+        yield ("cluster", "simulation_root"), 'belongs to trust = "simulation", which needs it', "name the root.pem"
     seen: dict[tuple[str, int], str] = {}
     for name, owner in config.owner.items():
         place = parse_url(owner.url)

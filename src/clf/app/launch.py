@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,12 @@ from clf.simulator.store import load_or_create
 
 PLATFORM_ENVIRONMENT = "CLF_SIMULATOR"
 """The environment variable that names the simulated platform's folder, for people who use one often."""
+
+
+CLUSTER_ENVIRONMENT = "CLF_CLUSTER"
+"""The environment variable in which `clf run --workers` says where the app's enclaves meet."""
+
+WORKER = (sys.executable, "-m", "clf.dask.worker")
 
 
 def platform_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
@@ -84,11 +90,16 @@ def launch(
     *,
     report: Report | None = None,
     alone: bool = False,
+    cluster: str = "",
+    worker: bool = False,
 ) -> int:
     """Measure, copy, start, and wait for the app. Its exit code, or 128 and the signal's number that ended it.
 
     Of `environment`, the host's, only PATH reaches the app. `alone` says that this process does nothing else, so that
     it may be cut off from the machine's disks (clf.app.isolate) for an app with inputs or outputs.
+
+    `cluster` says where the app's enclaves meet (clf.app.workers), and `worker` that this is not the first of them: it
+    then runs CLF's own program for workers, measured as the app. The host chooses both, and neither gives it anything.
 
     Raises ConfigError where the app or its program is wrong; for inputs and outputs what clf.app.staging raises.
     """
@@ -98,7 +109,10 @@ def launch(
             values = _environment(measured, guard.folder, None, environment)
             return _run_with_data(guard, measured, values, attester, report or Silent())
         with QuoteSocket(guard.folder / "quote.sock", lambda data: _quote(platform, measured, data)) as quotes:
-            return _run(guard, measured, _environment(measured, guard.folder, quotes.path, environment))
+            values = _environment(measured, guard.folder, quotes.path, environment)
+            if cluster:
+                values[CLUSTER_ENVIRONMENT] = cluster
+            return _run(guard, measured, values, WORKER if worker else None)
 
 
 def launch_tdx(
@@ -227,6 +241,6 @@ def _program(measured: Measurement, environment: dict[str, str]) -> str:
     return found
 
 
-def _run(guard: Guard, measured: Measurement, environment: dict[str, str]) -> int:
-    command = [_program(measured, environment), *measured.config.app.command[1:]]
+def _run(guard: Guard, measured: Measurement, environment: dict[str, str], command: Sequence[str] | None = None) -> int:
+    command = command or [_program(measured, environment), *measured.config.app.command[1:]]
     return guard.run(command, guard.folder / "app", environment)

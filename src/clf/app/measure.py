@@ -104,6 +104,8 @@ def examine(app: Path, *, copy_to: Path | None = None) -> Examination:
     names = {app_config.NAME}
     names.update(_matching(folder, config, mistakes))
     names.update(owner.ca for owner in config.owner.values())
+    if config.cluster is not None and config.cluster.simulation_root:
+        names.add(config.cluster.simulation_root)
     mistakes.extend(_measured_data(config, names))
     mistakes.extend(_unmeasured_words(folder, config, names))
     measured = []

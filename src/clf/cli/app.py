@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("measure")(measure)
 
 
-def run(
+def run(  # noqa: PLR0917 - typer passes options by name
     folder: _App = Path("."),
     platform: Annotated[
         Path | None,
@@ -43,6 +43,13 @@ def run(
             help="The simulated platform, made by `clf simulator init`. Default: $CLF_SIMULATOR, then the user's own.",
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, max=100, help="Start so many workers of clf.dask with it, each a (simulated) enclave."),
+    ] = 0,
+    worker_of: Annotated[
+        str, typer.Option(hidden=True, help="What --workers starts: one worker of that cluster.")
+    ] = "",
     check: Annotated[bool, typer.Option("--check", help="Start nothing; say what would be measured.")] = False,
     as_json: _Json = False,
 ) -> None:
@@ -56,7 +63,9 @@ def run(
     A program that knows nothing of CLF gets the [[input]] of clf.toml as files, in memory, before it starts; if it ends
     with 0, each [[output]] is put back. Standard error says what came and went. 0 then means that all is published.
 
-    Examples: clf run ./app        clf run ./app --check
+    With --workers, the app is the first enclave of a cluster of Dask (clf.dask.cluster), on the simulated platform.
+
+    Examples: clf run ./app        clf run ./app --check        clf run ./app --workers 4
     """
     if check:
         _check(folder, as_json=as_json)
@@ -64,14 +73,26 @@ def run(
     if as_json:
         raise typer.BadParameter("--json goes with --check; an app's output is its own")
     from clf.app.launch import choose, launch, launch_tdx, open_platform, platform_folder
+    from clf.app.workers import Workers
     from clf.cli.staging_report import StagingReport
 
     report = StagingReport()
     if choose(platform, os.environ) == "tdx":
+        if workers or worker_of:
+            raise ConfigError(
+                "a trust domain runs one app between two boots",
+                field="--workers",
+                remedy="start each worker in a trust domain of its own",
+            )
         raise typer.Exit(launch_tdx(folder, os.environ, measured_as=_tell, report=report, alone=True))
 
     simulated = open_platform(platform_folder(platform, os.environ))
     print(_SIMULATION, file=sys.stderr, flush=True)
+    if worker_of:
+        raise typer.Exit(launch(folder, simulated, os.environ, cluster=worker_of, worker=True))
+    if workers:
+        with Workers(folder, platform_folder(platform, os.environ), workers) as started:
+            raise typer.Exit(launch(folder, simulated, os.environ, cluster=started.place))
     raise typer.Exit(launch(folder, simulated, os.environ, report=report, alone=True))
 
 

@@ -83,18 +83,29 @@ class Cluster:
 
 @contextlib.contextmanager
 def first_enclave(
-    peers: Peers, *, host: str = "127.0.0.1", told: Callable[[str], None] = lambda _outcome: None
+    peers: Peers,
+    *,
+    host: str = "127.0.0.1",
+    join_port: int = 0,
+    port: int = 0,
+    told: Callable[[str], None] = lambda _outcome: None,
 ) -> Iterator[Cluster]:
-    """The authority, the scheduler and a client, until the block ends; `host` is the address to listen on.
+    """The authority, the scheduler and a client, until the block ends; `host` and ports are where they listen.
 
     `told` hears who joined and who was refused. Raises ExposedError, and what Dask raises where it cannot start.
     """
     authority = Authority()
     with (
         confined(authority.join()) as member,
-        JoinService(authority, peers, host=host, told=told) as joins,
+        JoinService(authority, peers, host=host, port=join_port, told=told) as joins,
         distributed.LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=0, processes=False, protocol="tls", host=host, security=member, dashboard_address=None
+            n_workers=0,
+            processes=False,
+            protocol="tls",
+            host=host,
+            scheduler_port=port,
+            security=member,
+            dashboard_address=None,
         ) as scheduler,
         distributed.Client(scheduler, security=member) as client,  # type: ignore[no-untyped-call]
     ):
