@@ -77,7 +77,7 @@ def crowded(everything: World, name: str, **values: int) -> Iterator[tuple[Owner
     """An owner with these limits, serving, and a crowd before it."""
     owner = OwnerProcess(everything, f"crowds-{name}", limits=values)
     owner.put("x", b"x")
-    owner.put("long", os.urandom(8 * limits.MIB))
+    owner.put("long", os.urandom(limits.MIB) * 64)  # more than all buffers between server and client
     owner.allow("app", read="**", write="**")
     owner.allow("other", mrenclave=OTHER, read="**", write="**")
     with running(owner):
@@ -320,7 +320,7 @@ def test_bodies_of_one_enclave(everything: World) -> None:
         app, other = two(owner)
         transfer = app.open("read", "long")
         one = crowd.join("127.0.0.1")
-        target = transfer.target("/content", index=0, offset=0, length=8 * limits.MIB, nonce="A" * 22)
+        target = transfer.target("/content", index=0, offset=0, length=64 * limits.MIB, nonce="A" * 22)
         head = "".join(f"{name}: {value}\r\n" for name, value in transfer.headers.items())
         one.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
         assert one.recv(1) == b"H"  # it is being sent, and we read no more
