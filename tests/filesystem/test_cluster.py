@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dask.config
 import dask.dataframe
 import pandas
 import pytest
@@ -24,11 +25,12 @@ from clf import limits
 from clf.app.platform import QuoteSocket
 from clf.attest import simulated
 from clf.dask.authority import Authority, Membership, check_issued
-from clf.dask.cluster import Cluster, first_enclave
+from clf.dask.cluster import Cluster, confined, first_enclave
 from clf.dask.join import Admission, Application
 from clf.dask.peers import Peers
 from clf.dask.service import join
 from clf.errors import AppraisalError, IntegrityError, WireError
+from clf.filesystem import memory
 from clf.simulator.quote import DEFAULT_FLAGS
 from clf.verify.claims import SGX_DEBUG
 from clf.verify.fetch import PccsSource
@@ -125,6 +127,20 @@ def test_a_certificate_of_another_authority(everything: World) -> None:
     key = x509.load_pem_x509_certificate(member.certificate).public_key()
     with pytest.raises(IntegrityError):
         check_issued(member.certificate, mine.certificate, key)  # type: ignore[arg-type]
+
+
+def test_a_members_dask_takes_no_program_from_the_machine() -> None:
+    """What /etc/dask names to be loaded is not, no page is served without TLS, and spills and keys are in memory."""
+    named = {"distributed.scheduler.preload": ["/tmp/evil.py"], "distributed.worker.preload": ["/tmp/evil.py"]}  # noqa: S108
+    with dask.config.set(named), confined(Authority().join()) as security:
+        for role in ("client", "nanny", "scheduler", "worker"):
+            assert dask.config.get(f"distributed.{role}.preload") == []
+        assert dask.config.get("distributed.scheduler.http.routes") == []
+        assert memory.exposed(dask.config.get("temporary_directory")) == ""
+        key = Path(security.get_tls_config_for_role("worker")["key"])  # type: ignore[no-untyped-call]
+        assert memory.exposed(key) == ""
+        assert key.stat().st_mode & 0o077 == 0
+    assert not key.exists()
 
 
 # --- the whole of it, with processes ------------------------------------------------------------------

@@ -29,6 +29,8 @@ _CONFIGURATION = {
     "distributed.worker.http.routes": [],
     "distributed.comm.require-encryption": True,
     "distributed.comm.default-scheme": "tls",
+    # Programs that a configuration file of the machine's may name (/etc/dask), which would run unmeasured.
+    **{f"distributed.{role}.preload": [] for role in ("client", "nanny", "scheduler", "worker")},
     # A member that is killed is missed after seconds, and its work done again by others.
     "distributed.scheduler.worker-ttl": "30s",
 }
