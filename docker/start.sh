@@ -42,7 +42,7 @@ if [ ! -e /dev/sgx_enclave ]; then
     exit 1
 fi
 # Where the enclave leaves encrypted files: empty at each start, but for what it keeps (scratch).
-while read -r place; do
+while IFS= read -r place; do
     case $place in */data/*) rm -rf "$place" ;; esac
     mkdir -p "$place"
 done <"$folder/app.folders"

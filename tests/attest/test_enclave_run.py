@@ -85,7 +85,7 @@ class Enclave:
         (self.app / "clf.toml").write_text(text)
         (self.app / "ca.crt").write_bytes(self.owner.ca.read_bytes())
         (self.app / "job.sh").write_text(script)
-        return enclave.run(self.app, attestation=self.attestation)
+        return enclave.run(self.app, "/bin/sh", attestation=self.attestation)
 
 
 @pytest.fixture
@@ -159,4 +159,4 @@ def test_the_contract_with_the_manifest(inside: Enclave) -> None:
         ("/app/.clf-tmp", ".clf-tmp"),
     ]
     assert {mount.key_name for mount in found} == {"clf_data"}
-    assert enclave.command("/app") == ["python3", "-I", "-m", "clf.app.enclave", "/app"]
+    assert enclave.command("/app", "/bin/sh") == ["python3", "-I", "-m", "clf.app.enclave", "/app", "/bin/sh"]

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clf.app import config as app_config
+from clf.app import enclave
 from clf.app.measure import MeasuredFile
 from clf.deploy import runtimes
 from clf.deploy.build_manifest import build, write
@@ -87,7 +88,7 @@ def test_examples_give_what_gramine_takes_and_believe_nothing_of_the_host(name: 
     found, config = tree(made.text), app_config.load(app / "clf.toml").app
     assert found["libos"]["entrypoint"] == found["loader"]["argv"][0] == runtime.program
     data = app_config.load(app / "clf.toml").has_data
-    wanted = ["-I", "-m", "clf.app.enclave", str(app)] if data else config.command[1:]
+    wanted = ["-I", "-m", "clf.app.enclave", str(app), runtime.launched] if data else config.command[1:]
     assert found["loader"]["argv"][1:] == wanted
     assert found["sgx"]["max_threads"] == config.threads
     assert found["sgx"]["enclave_size"] == config.memory  # the examples ask for powers of two
@@ -264,6 +265,23 @@ def test_too_little_for_the_runtime_is_refused_with_what_it_takes(
     assert "at least" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("command", "memory", "threads", "least"),
+    [("sh", "255M", 8, "256M"), ("sh", "256M", 7, "8"), ("node", "1G", 32, "2G"), ("node", "2G", 31, "32")],
+)
+def test_clf_s_launcher_and_the_program_must_both_fit(command: str, memory: str, threads: int, least: str) -> None:
+    """Each is in an enclave of the size and threads that one clf.toml gives: the greater need of the two counts."""
+    text = (
+        f'[app]\nname = "x"\ncommand = ["{command}"]\nfiles = []\nmemory = "{memory}"\nthreads = {threads}\n'
+        '[[input]]\nowner = "a"\npath = "p"\nfile = "in/p"\n'
+        f'[owner.a]\nurl = "https://a.example"\nca = "a.crt"\nidentity = ["{"A" * 43}"]\n'
+    )
+    runtime = Runtime("node" if command == "node" else "program", "/usr/bin/python3", (), (), launched="/bin/x")
+    with pytest.raises(ConfigError, match="and CLF's launcher") as caught:
+        render(app_config.parse(text.encode(), "clf.toml"), FILES, runtime, folder="/app", out="/out")
+    assert caught.value.remedy == f"at least {least}"
+
+
 def test_an_enclave_is_never_smaller_than_asked_and_always_a_power_of_two() -> None:
     """SGX knows powers of two only."""
     for wanted in (1, 256 << 20, (256 << 20) + 1, 3 << 30, 4 << 30):
@@ -297,10 +315,13 @@ def test_programs_whose_files_clf_brings_have_them_encrypted_under_a_key_of_the_
     # Both are measured: the launcher's Python, and the program that it starts.
     trusted = {file.path for file in made.trusted}
     assert runtime.program in trusted
-    assert shutil.which("python3", path=SEARCH) == runtime.program
+    assert runtime.program == sys.executable
+    assert enclave.__file__ in trusted
+    assert runtime.launched in trusted
+    # No link is followed inside, so a JVM finds itself where its files are.
     program = shutil.which(EXAMPLES[name][0], path=SEARCH)
     assert program is not None
-    assert {program, os.path.realpath(program)} & trusted
+    assert runtime.launched == (os.path.realpath(program) if name == "java-plain" else program)
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -343,6 +364,6 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_python_of_a_virtual_environment(tmp_path: Path) -> None:
     """Packages of a virtual environment and the standard library of the Python behind it are measured."""
-    folders = runtimes._python_folders(Path(sys.executable))
+    folders = runtimes._python_places(Path(sys.executable))
     assert Path(sys.prefix) in folders
     assert any((folder / "os.py").is_file() for folder in folders)

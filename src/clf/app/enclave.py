@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts a program with no client inside an SGX enclave, under Gramine: what `clf run` does elsewhere.
 
-    python3 -I -m clf.app.enclave APP          the manifest's command; APP is the folder of the measured files
+    python3 -I -m clf.app.enclave APP PROGRAM   the manifest's command: the folder of the measured files, and the
+                                                absolute path of what app.command starts
 
 Rules of Gramine that decide how (docs/adr/0010-programs-without-a-client-under-gramine.md):
 
@@ -9,10 +10,11 @@ Rules of Gramine that decide how (docs/adr/0010-programs-without-a-client-under-
   `encrypted` mount, because Gramine hands its key to children, a key written at run time too;
 - that key must be there before the first file of the mount is opened;
 - sizes are not told between processes, so an output is not looked at before the program has ended;
-- fork comes before threads: this process starts none.
+- fork comes before threads: this process starts none;
+- a program is looked up on no PATH: its file is found when the manifest is made, links followed, and measured.
 
 So: a random key, inputs into encrypted mounts, the program as a child, and then its outputs. The manifest makes a mount
-for each of `mounts(config)`, and `command(app)` its argv. Not tried on hardware.
+for each of `mounts(config)`, and `command(app, program)` its argv. Not tried on hardware.
 """
 
 from __future__ import annotations
@@ -57,12 +59,15 @@ def mounts(config: AppConfig, app: str) -> tuple[Mount, ...]:
     return tuple(Mount(f"{app}/{folder}", folder) for folder in (*config.data_folders, TEMPORARY))
 
 
-def command(app: str) -> list[str]:
-    """What the manifest starts, in place of `app.command`, for an app with inputs or outputs."""
-    return ["python3", "-I", "-m", "clf.app.enclave", app]
+def command(app: str, program: str) -> list[str]:
+    """What the manifest starts, in place of `app.command`, for an app with inputs or outputs.
+
+    `program` is the absolute path of the file that `app.command` begins with.
+    """
+    return ["python3", "-I", "-m", "clf.app.enclave", app, program]
 
 
-def run(app: Path, *, attestation: Path = gramine.FOLDER, report: Report | None = None) -> int:
+def run(app: Path, program: str, *, attestation: Path = gramine.FOLDER, report: Report | None = None) -> int:
     """Fetch, run, put back. The program's exit code, or 128 and the signal's number that ended it.
 
     Raises ConfigError, AttesterError, AppError `no_data_key`, and what clf.app.staging raises.
@@ -78,7 +83,7 @@ def run(app: Path, *, attestation: Path = gramine.FOLDER, report: Report | None 
         staging.make_folders()
         temporary = app / TEMPORARY
         temporary.mkdir(mode=0o700, exist_ok=True)
-        code = _program(config, app, temporary)
+        code = _run(config, app, program, temporary)
         if code == 0:
             staging.put_back()
         elif config.output:
@@ -100,17 +105,22 @@ def _set_key(file: Path) -> None:
         raise AppError(f"{file} took {count} of {KEY_BYTES} bytes of the key", code="no_data_key")
 
 
-def _program(config: AppConfig, app: Path, temporary: Path) -> int:
+def _run(config: AppConfig, app: Path, program: str, temporary: Path) -> int:
     # The manifest's environment is measured, but it also has what is this process's alone: which app, which owners.
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     environment |= {**config.app.environment, "TMPDIR": str(temporary)}
     try:
         child = subprocess.Popen(
-            config.app.command, cwd=app, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+            config.app.command,
+            executable=program,
+            cwd=app,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     except OSError as error:
         raise ConfigError(
-            f"{config.app.command[0]!r} cannot be started: {error.strerror}",
+            f"{program} cannot be started: {error.strerror}",
             field="app.command",
             remedy="is it among the manifest's trusted files?",
         ) from error
@@ -153,7 +163,7 @@ def main() -> None:
     from clf.cli.main import exit_code
 
     try:
-        code = run(Path(sys.argv[1]), report=_Lines())
+        code = run(Path(sys.argv[1]), sys.argv[2], report=_Lines())
     except ClfError as error:
         sys.stderr.write(f"error {error.code}: {error.message}\n")
         sys.exit(exit_code(error))

@@ -86,7 +86,8 @@ class Trusted:
 class Runtime:
     """What an app's program needs of the machine beside the app's own files.
 
-    `mounts` are pairs of path in the enclave and path on the machine.
+    `mounts` are pairs of path in the enclave and path on the machine. `program` is what the enclave starts; where that
+    is CLF's launcher, `launched` is what the launcher starts. `kind` is that of the app's own program.
     """
 
     kind: Kind
@@ -94,6 +95,7 @@ class Runtime:
     mounts: tuple[tuple[str, str], ...]
     trusted: tuple[Trusted, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    launched: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +148,15 @@ def render(
         "TMPDIR": _TMP_FROM,
         memory.ENVIRONMENT: _TMP_FROM,
         "LANG": "C.UTF-8",
-        "LD_LIBRARY_PATH": ":".join(["/lib", *(path for path, _ in runtime.mounts if path.endswith("-linux-gnu"))]),
+        "LD_LIBRARY_PATH": ":".join(_libraries(runtime)),
         app_config.ENVIRONMENT: f"{folder}/{app_config.NAME}",
         owners.ENVIRONMENT: f"{out}/{OWNERS_NAME}",
         **({app_config.LOCAL_ENVIRONMENT: f"{folder}/{app.local}"} if app.local else {}),
         **({app_config.SCRATCH_ENVIRONMENT: SCRATCH} if app.scratch else {}),
     }
     size = enclave_bytes(app.memory_bytes)
-    argv = [runtime.program, *(enclave.command(folder) if config.has_data else app.command)[1:]]
+    started = enclave.command(folder, runtime.launched) if config.has_data else app.command
+    argv = [runtime.program, *started[1:]]
     data = enclave.mounts(config, folder) if config.has_data else ()
     encrypted = [(mount.path, f"{DATA_HOST}/{mount.host}", mount.key_name) for mount in data]
     encrypted += [(SCRATCH, SCRATCH_HOST, "_sgx_mrenclave")] if app.scratch else []
@@ -169,9 +172,9 @@ def render(
         'fs.root = { type = "tmpfs" }',
         f"fs.start_dir = {_text(folder)}",
         "fs.mounts = [",
+        f'  {{ type = "tmpfs", path = {_text(_TMP_FROM)} }},',  # before what may lie in it
         f"  {_mount('/lib', gramine.runtime)},",
         *(f"  {_mount(path, host)}," for path, host in mounts),
-        f'  {{ type = "tmpfs", path = {_text(_TMP_FROM)} }},',
         *(f"  {_encrypted(*mount)}," for mount in encrypted),
         "]",
         "",
@@ -207,17 +210,28 @@ def enclave_bytes(wanted: int) -> int:
     return 1 << (wanted - 1).bit_length()
 
 
+def _libraries(runtime: Runtime) -> list[str]:
+    """Where libraries are looked for: Gramine's, single ones that belong to a program, the machine's, in this order."""
+    paths = [path for path, _ in runtime.mounts]
+    single = [str(PurePosixPath(path).parent) for path in paths if ".so" in PurePosixPath(path).suffixes]
+    return ["/lib", *single, *(path for path in paths if path.endswith("-linux-gnu"))]
+
+
 def _check_resources(config: AppConfig, kind: Kind) -> None:
     app, needs = config.app, NEEDS[kind]
+    if config.has_data:  # the launcher runs in an enclave of the same size
+        launcher = NEEDS["python"]
+        needs = Needs(max(needs.memory_bytes, launcher.memory_bytes), max(needs.threads, launcher.threads))
+    what = f"a {kind} app" + (" and CLF's launcher" if config.has_data else "")
     if app.threads < needs.threads:
         raise ConfigError(
-            f"app.threads: {app.threads} is too few for a {kind} app in an enclave, whose threads are fixed",
+            f"app.threads: {app.threads} is too few for {what} in an enclave, whose threads are fixed",
             field="app.threads",
             remedy=f"at least {needs.threads}",
         )
     if app.memory_bytes < needs.memory_bytes:
         raise ConfigError(
-            f"app.memory: {app.memory} is too little for a {kind} app in an enclave",
+            f"app.memory: {app.memory} is too little for {what} in an enclave",
             field="app.memory",
             remedy=f"at least {_size(needs.memory_bytes)}",
         )

@@ -14,6 +14,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,9 @@ _NOT_OURS: Final = frozenset({"/usr/lib/x86_64-linux-gnu/gramine", "/lib/x86_64-
 """Gramine's own files: gramine-sgx-sign hashes those that it needs."""
 
 _ASK_PYTHON: Final = (
-    "import json, sys, sysconfig; print(json.dumps([sys.prefix if sys.prefix != sys.base_prefix else '', "
+    "import json, sys, sysconfig; of = sysconfig.get_config_var; "
+    "shared = of('LIBDIR') + '/' + of('INSTSONAME') if of('Py_ENABLE_SHARED') else ''; "
+    "print(json.dumps([sys.prefix if sys.prefix != sys.base_prefix else '', shared, "
     "sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib'), *sys.path]))"
 )
 _ASK_SECONDS: Final = 60.0
@@ -56,14 +59,22 @@ _BESIDE: Final = {
 def find(config: AppConfig, folder: Path) -> Runtime:
     """The runtime of an app whose files are in `folder`: with that of CLF's launcher where CLF brings its files.
 
-    Raises ConfigError if its program is not here.
+    The launcher is that of this very process: its Python, its CLF. Raises ConfigError if the app's program is not here.
     """
     found = _find(config.app.command[0], folder)
     if not config.has_data:
         return found
-    launcher = _find(enclave.command(str(folder))[0], folder)
-    mounts = tuple(dict.fromkeys([*launcher.mounts, *found.mounts]))
-    return Runtime(found.kind, launcher.program, mounts, (*launcher.trusted, *found.trusted))
+    launcher = _find(sys.executable, folder)
+    if enclave.__file__ not in {file.path for file in launcher.trusted}:
+        raise ConfigError(
+            f"{sys.executable} finds CLF only with settings of this environment, which an enclave does not have",
+            field="app.command",
+            remedy="install CLF for that Python: pip install",
+        )
+    # A folder before what is mounted inside it, which it would cover.
+    mounts = tuple(sorted({*launcher.mounts, *found.mounts}))
+    trusted = (*launcher.trusted, *found.trusted)
+    return Runtime(found.kind, launcher.program, mounts, trusted, launched=found.program)
 
 
 def _find(word: str, folder: Path) -> Runtime:
@@ -86,7 +97,7 @@ def _find(word: str, folder: Path) -> Runtime:
     if kind == "node":
         program = Path(os.path.realpath(program))
         return _runtime(kind, str(program), [program, *_existing("/usr/share/nodejs")])
-    return _runtime(kind, str(program), [program, *_python_folders(program)])
+    return _runtime(kind, str(program), [program, *_python_places(program)])
 
 
 def _kind(name: str) -> Kind:
@@ -107,7 +118,7 @@ def _program(word: str, folder: Path) -> Path:
     return Path(os.path.normpath(program))
 
 
-def _python_folders(program: Path) -> list[Path]:
+def _python_places(program: Path) -> list[Path]:
     done = subprocess.run(
         [program, "-I", "-c", _ASK_PYTHON],
         capture_output=True,
@@ -117,8 +128,8 @@ def _python_folders(program: Path) -> list[Path]:
     )
     if done.returncode != 0:
         raise ConfigError(f"{program} does not start", field="app.command", remedy="is it a complete installation?")
-    folders = [Path(path) for path in json.loads(done.stdout) if path]
-    return [folder for folder in folders if folder.is_dir()]
+    places = [Path(path) for path in json.loads(done.stdout) if path]
+    return [place for place in places if place.exists()]
 
 
 def _runtime(
