@@ -21,6 +21,8 @@ _FILES = re.compile(
     r"(^|/)(\.netrc|pip\.conf|\.pypirc|\.npmrc|id_(rsa|ecdsa|ed25519)|\.git-credentials|auth\.json|\.gnupg/.*|"
     r"enclave-key.*|.*\.p12)$|^(run|var/run)/secrets/|^root/\.(config|cache|ssh)/."
 )
+_SELF_TEST = re.compile(r"(^|/)libgnutls\.so\.[0-9.]+$")
+"""Its private key tests the library itself: published, and the same in every copy of the distribution's package."""
 _LARGEST_BYTES = 200 << 20
 
 
@@ -49,6 +51,8 @@ def scan_layer(path: Path, canaries: list[bytes], into: Scan) -> None:
             opened = archive.extractfile(member)
             assert opened is not None
             found = look(opened.read(), canaries)
+            if _SELF_TEST.search(member.name):
+                found = [what for what in found if what != "a private key"]
             into.findings += [f"{member.name}: {what}" for what in found]
 
 
