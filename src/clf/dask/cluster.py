@@ -6,9 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import dask.config
 import distributed
 
+from clf.app import memory as app_memory
 from clf.dask.authority import Authority, Membership
 from clf.dask.peers import Peers
 from clf.dask.service import JoinService, join
@@ -45,8 +44,8 @@ def confined(membership: Membership) -> Iterator[distributed.Security]:
     place = memory.folder()
     if place is None:
         raise ExposedError("a cluster's members need a folder in memory", remedy=memory.REMEDY)
-    folder = Path(tempfile.mkdtemp(prefix="clf-dask-", dir=place))
-    try:
+    # A folder whose process was killed is removed by the next one that makes one.
+    with app_memory.folder(place) as (folder, _lock):
         files = {}
         for name, content in (
             ("ca", membership.authority),
@@ -59,8 +58,6 @@ def confined(membership: Membership) -> Iterator[distributed.Security]:
         (folder / "work").mkdir()
         with dask.config.set({**_CONFIGURATION, "temporary_directory": os.fspath(folder / "work")}):
             yield security(files)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def security(files: dict[str, Path]) -> distributed.Security:

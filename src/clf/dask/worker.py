@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from clf.dask.app import be_worker
@@ -11,6 +12,7 @@ from clf.errors import ClfError
 
 def main() -> int:
     """Exit code 1 where it may not join, and why on standard error."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # keys and partitions go first
     try:
         be_worker()
     except ClfError as error:
