@@ -335,7 +335,7 @@ class Story:
         layout = self.box.folder / "layout"
         tags = [SERVER, PLAIN, CLIENT, APP, GRAMINE, SIGNED]
         for tag in tags:
-            self.box.run("buildah", "push", "-q", "--disable-compression", tag, f"oci:{layout}:{tag.replace(':', '-')}")
+            self.box.run("buildah", "push", "-q", tag, f"oci:{layout}:{tag.replace(':', '-')}")
         found = read_layout(layout)
         lent = [self.canary.encode(), self.key.read_bytes().splitlines()[3], self.key.read_bytes().splitlines()[7]]
         lent += [
@@ -344,8 +344,7 @@ class Story:
             if b"PRIVATE" in path.read_bytes()[:60]
         ]
         check(len(lent) > 4, "with the owners' private keys among what must not be found")
-        scan, seen = Scan(), {layout / "blobs" / digest.replace(":", "/") for digest in self._base_layers()}
-        base = len(seen)
+        scan, seen = Scan(), set[Path]()
         for tag in tags:
             image = found[tag.replace(":", "-")]
             for layer in image["layers"]:
@@ -357,20 +356,15 @@ class Story:
             ]
         check(
             not scan.findings,
-            f"no key, token or lent secret in the {len(seen) - base} layers that we add, {scan.files} files "
-            f"{scan.findings[:5] or ''}",
+            f"no key, token or lent secret in {len(seen)} layers, {scan.files} files {scan.findings[:5] or ''}",
         )
         self._labels(found)
-        print(f"\n{'image':<34}{'MB':>8}{'layers':>8}  user")
+        print(f"\n{'image':<34}{'MB packed':>10}{'layers':>8}  user")
         for tag in tags:
             image = found[tag.replace(":", "-")]
             size = sum(layer.stat().st_size for layer in image["layers"])
             user = image["config"]["config"].get("User", "root")
-            print(f"{tag:<34}{size / 1e6:>8.0f}{len(image['layers']):>8}  {user}")
-
-    def _base_layers(self) -> list[str]:
-        found: list[str] = self.box.inspect(BASE)["OCIv1"]["rootfs"]["diff_ids"]
-        return found
+            print(f"{tag:<34}{size / 1e6:>10.0f}{len(image['layers']):>8}  {user}")
 
     def _labels(self, found: dict[str, dict[str, Any]]) -> None:
         for tag, title in ((SERVER, "clf-server"), (CLIENT, "clf-client"), (APP, "clf-client-app")):
