@@ -5,7 +5,7 @@ package org.clf;
  * The tries of one operation: it goes on as long as it gets on, and gives up after `timeout` without progress.
  *
  * <p>Whoever forges errors, cuts connections or sends one byte a minute holds the enclave no longer than that. Used by one
- * thread; the watchdog reads `remaining`.
+ * thread; the watchdog reads `remaining`, and anybody may `end` it.
  */
 final class Attempts {
     final long timeout;
@@ -14,6 +14,7 @@ final class Attempts {
     private final Pace pace;
     private int moves;
     private volatile long until;
+    private volatile boolean ended;
 
     Attempts(long timeout, Pace pace) {
         this.timeout = timeout;
@@ -41,9 +42,14 @@ final class Attempts {
         until = Math.max(until, pace.now() + timeout);
     }
 
+    /** Nobody wants the outcome any more: the watchdog closes the connection, and there is no further try. */
+    void end() {
+        ended = true;
+    }
+
     /** Milliseconds until the operation gives up; 0 or less once it should. */
     long remaining() {
-        return until - pace.now();
+        return ended ? 0 : until - pace.now();
     }
 
     /** Pauses before the next try, or throws because there is none. The first cut connection is tried again at once. */

@@ -29,8 +29,9 @@ import org.clf.wire.Sealed;
  * }</pre>
  *
  * <p>{@link #close} without a commit gives the result up and throws {@code not_committed}, because whoever closes usually
- * believes that the result has arrived; after {@link #abort} or a failed write it says nothing more. Memory: one part. Not
- * for several threads at once.
+ * believes that the result has arrived; after {@link #abort} or a failed write it says nothing more. A full part is sent
+ * while the next one is written; where that fails, the next write or the commit throws. Memory: two parts. Not for several
+ * threads at once.
  */
 public final class Writer extends OutputStream {
     /** Chunks sealed before they are written to the connection. */
@@ -49,12 +50,21 @@ public final class Writer extends OutputStream {
     private final MessageDigest hash;
     private final AtomicReference<Transfer> transfer = new AtomicReference<>();
     private final Cleaner.Cleanable abandoned;
-    private long most;
+    private volatile long most;
     private int partBytes;
+    /** The largest part that the owner takes; the sending thread's, and everybody's once that has ended. */
+    private int accepted;
     private State state = State.OPEN;
     private byte[] pending = new byte[0];
     private int held;
+    /** The buffer of the part on its way, which is kept until the owner has acknowledged all of it. */
+    private byte[] leaving = new byte[0];
+
+    private Background sending;
+    private Attempts patience;
+    /** As {@link #accepted}. */
     private long durable;
+
     private long written;
     private boolean failed;
     private boolean closed;
@@ -69,6 +79,7 @@ public final class Writer extends OutputStream {
         this.path = path;
         this.announced = size;
         this.partBytes = partBytes;
+        this.accepted = partBytes;
         this.chosen = inputs == null ? null : List.copyOf(inputs);
         try {
             this.hash = MessageDigest.getInstance("SHA-256");
@@ -140,15 +151,9 @@ public final class Writer extends OutputStream {
         written += length;
         int done = 0;
         while (done < length) {
-            if (held == 0 && length - done >= partBytes) {
-                int part = partBytes;
-                send(data, offset + done, part);
-                done += part;
-                continue;
-            }
             int count = Math.min(length - done, partBytes - held);
             if (pending.length < held + count) {
-                int room = Math.min(Math.max(held + count, pending.length * 2), Math.max(partBytes, held + count));
+                int room = sending == null ? Math.min(Math.max(held + count, pending.length * 2), partBytes) : partBytes;
                 pending = Arrays.copyOf(pending, room);
             }
             System.arraycopy(data, offset + done, pending, held, count);
@@ -164,32 +169,45 @@ public final class Writer extends OutputStream {
     @Override
     public void flush() {}
 
+    /** Begins to send what is pending, once the owner holds what was sent before. */
     private void sendPending() throws ClfException {
+        settle();
+        byte[] data = pending;
         int count = held;
-        send(pending, 0, count);
+        Attempts attempts = link.attempts();
+        sending = new Background("clf-upload", () -> send(data, count, attempts));
+        patience = attempts;
+        pending = leaving;
+        leaving = data;
         held = 0;
     }
 
-    /** Sends bytes until the owner holds all of them durably. */
-    private void send(byte[] data, int offset, int length) throws ClfException {
+    /** Waits until the owner holds the part on its way, or throws why it does not. */
+    private void settle() throws ClfException {
+        if (sending == null) {
+            return;
+        }
         try {
-            sendAll(data, offset, length);
+            sending.join();
         } catch (ClfException | RuntimeException | Error error) {
             failed = true;
             throw error;
+        } finally {
+            sending = null;
         }
+        partBytes = accepted;
     }
 
-    private void sendAll(byte[] data, int offset, int length) throws ClfException {
+    /** Sends bytes until the owner holds all of them durably. */
+    private void send(byte[] data, int length, Attempts attempts) throws ClfException {
         long base = durable;
         long end = base + length;
-        Attempts attempts = link.attempts();
-        int most = length;
+        int most = Math.min(length, accepted);
         while (durable < end) {
             int at = (int) (durable - base);
             int count = Math.min(most, length - at);
             try {
-                durable = checked(put(data, offset + at, count, attempts), end);
+                durable = checked(put(data, at, count, attempts), end);
                 attempts.progress();
                 continue;
             } catch (CutException error) {
@@ -199,7 +217,7 @@ public final class Writer extends OutputStream {
                 if (error.code().equals("too_large") && count > Limits.UPLOAD_PART_LEAST_BYTES) {
                     // An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
                     most = Math.max(count / 2, Limits.UPLOAD_PART_LEAST_BYTES);
-                    partBytes = most;
+                    accepted = most;
                     continue;
                 }
                 Problem.Advice advice = Problem.advice(error);
@@ -319,12 +337,14 @@ public final class Writer extends OutputStream {
         try {
             String sha256 = Encoding.hex(((MessageDigest) hash.clone()).digest());
             byte[] document = Documents.commit(written, sha256, chosen == null ? Session.inputs() : chosen);
+            settle();
             if (held > 0) {
-                sendPending();
+                send(pending, held, link.attempts());
+                held = 0;
             }
             receipt = commit(document, sha256);
             state = State.COMMITTED;
-            pending = new byte[0];
+            forget();
             transfer.set(null);
             return receipt;
         } catch (CloneNotSupportedException error) {
@@ -391,9 +411,22 @@ public final class Writer extends OutputStream {
     public synchronized void abort() {
         if (state == State.OPEN) {
             state = State.ABORTED;
-            pending = new byte[0];
+            if (sending != null) {
+                patience.end();
+                try {
+                    settle();
+                } catch (ClfException | RuntimeException error) {
+                    failed = true; // as it should: nobody wants the part any more
+                }
+            }
+            forget();
             link.close(transfer.getAndSet(null));
         }
+    }
+
+    private void forget() {
+        pending = new byte[0];
+        leaving = pending;
     }
 
     /**

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.ByteArrayOutputStream;
@@ -18,10 +19,12 @@ import java.nio.file.FileSystem;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.concurrent.CountDownLatch;
 import org.clf.attest.Evidence;
 import org.clf.nio.ClfFileSystemProvider;
 import org.clf.wire.Encoding;
@@ -179,6 +182,73 @@ class OwnerTest {
         assertTrue(fake.results.isEmpty());
         assertEquals(3, fake.count("DELETE transfer"));
         assertEquals(0, fake.count("POST commit"));
+    }
+
+    /** Until the test says so, the owner acknowledges no part. */
+    private CountDownLatch holdBack() {
+        CountDownLatch held = new CountDownLatch(1);
+        fake.status = data -> {
+            try {
+                held.await();
+            } catch (InterruptedException error) {
+                Thread.currentThread().interrupt();
+            }
+            return data;
+        };
+        return held;
+    }
+
+    @Test
+    void theNextPartIsWrittenWhileOneIsUnderway() throws IOException {
+        CountDownLatch held = holdBack();
+        byte[] content = big();
+        byte[] given = content.clone();
+        int part = content.length / 2;
+        try (Writer out = owner.create("out/h", -1, part, List.of())) {
+            assertTimeoutPreemptively(Duration.ofSeconds(30), () -> out.write(given, 0, content.length - 2));
+            Arrays.fill(given, (byte) 0); // the caller's own again
+            held.countDown();
+            out.write(content, content.length - 2, 2);
+            out.commit();
+        } finally {
+            held.countDown();
+        }
+        assertArrayEquals(content, fake.results.get("out/h"));
+    }
+
+    @Test
+    void aPartThatFailsIsNeverForgotten() throws IOException {
+        int part = 1 << 20;
+        for (int more : new int[] {0, 1, part, 2 * part}) {
+            fake.instead.clear();
+            fake.answerInstead("PUT content", 507, FakeOwner.problem(507, "quota_exceeded"));
+            try (Writer out = owner.create("out/i", -1, part, List.of())) {
+                out.write(new byte[part]); // on its way, which is all that is known here
+                ClfException error = assertThrows(ClfException.class, () -> {
+                    out.write(new byte[more]);
+                    out.commit();
+                });
+                assertEquals("quota_exceeded", error.code(), more + " bytes more");
+                refused("misuse", () -> out.write(1));
+                refused("misuse", out::commit);
+            }
+        }
+        assertTrue(fake.results.isEmpty());
+        assertEquals(0, fake.count("POST commit"));
+    }
+
+    @Test
+    void abortWaitsForNoOwner() throws IOException {
+        CountDownLatch held = holdBack();
+        try (Owner patient = fake.connect(600_000); Writer out = patient.create("out/k", -1, 1 << 20, List.of())) {
+            out.write(new byte[1 << 20]);
+            assertTimeoutPreemptively(Duration.ofSeconds(30), out::abort);
+            refused("misuse", () -> out.write(1));
+        } finally {
+            held.countDown();
+        }
+        assertTrue(fake.results.isEmpty());
+        assertEquals(1, fake.count("DELETE transfer"));
     }
 
     @Test
