@@ -25,7 +25,7 @@ const listing = -1
 
 // fetch is one request for a range, whose verified chunks go to deliver in order. What was delivered before an error is
 // authentic and stays.
-func (c *client) fetch(ctx context.Context, t *transfer, index int, v version, r wire.Range, tries *attempts, deliver func([]byte) error) error {
+func (c *client) fetch(ctx context.Context, t *transfer, index int, v version, r wire.Range, tries *attempts, room func() []byte, deliver func([]byte) error) error {
 	nonce := newNonce()
 	sealed := &wire.Context{
 		Op: wire.OpDown, ID: t.id, Path: v.path, Etag: v.etag, Offset: r.Offset, Length: r.Length, Nonce: nonce,
@@ -50,7 +50,7 @@ func (c *client) fetch(ctx context.Context, t *transfer, index int, v version, r
 	if answer.ContentLength > wire.SealedSize(r.Length) {
 		return problem.New(problem.Integrity, "the answer is longer than what was asked for")
 	}
-	err = wire.OpenStream(answer.Body, t.secret, sealed, r.Length, deliver)
+	err = wire.OpenStreamTo(answer.Body, t.secret, sealed, r.Length, room, deliver)
 	if errors.Is(err, problem.Truncated) {
 		return &cut{"the answer ended too early", err}
 	}
@@ -139,6 +139,11 @@ func (l *lease) close() {
 // download delivers the range of a file, whatever it takes within the operation's patience. It goes on at the last
 // verified byte; altered bytes end it at once. An error of deliver ends it, too.
 func (l *lease) download(ctx context.Context, v version, r wire.Range, deliver func([]byte) error) error {
+	return l.downloadTo(ctx, v, r, nil, deliver)
+}
+
+// downloadTo is download with chunks opened in place: see wire.OpenStreamTo.
+func (l *lease) downloadTo(ctx context.Context, v version, r wire.Range, room func() []byte, deliver func([]byte) error) error {
 	tries := l.client.attempts()
 	for r.Length > 0 {
 		t, index, err := l.locate(ctx, v)
@@ -146,7 +151,7 @@ func (l *lease) download(ctx context.Context, v version, r wire.Range, deliver f
 			return err
 		}
 		var refused error
-		err = l.client.fetch(ctx, t, index, v, r, tries, func(chunk []byte) error {
+		err = l.client.fetch(ctx, t, index, v, r, tries, room, func(chunk []byte) error {
 			if refused = deliver(chunk); refused != nil {
 				return refused
 			}
@@ -261,7 +266,7 @@ func (c *client) manifest(ctx context.Context, t *transfer, tries *attempts) ([]
 	data := make([]byte, 0, t.size) // at most wire.ManifestBytes, see wire.OpenGrant
 	for int64(len(data)) < t.size {
 		rest := wire.Range{Offset: int64(len(data)), Length: t.size - int64(len(data))}
-		err := c.fetch(ctx, t, listing, v, rest, tries, func(chunk []byte) error {
+		err := c.fetch(ctx, t, listing, v, rest, tries, nil, func(chunk []byte) error {
 			data = append(data, chunk...)
 			tries.progress()
 			return nil

@@ -64,8 +64,12 @@ func (s *stretch) fetch(ctx context.Context, l *lease, v version, r wire.Range) 
 		}
 		return nil
 	}
-	err := l.download(ctx, v, r, func(chunk []byte) error {
-		gathered = append(gathered, chunk...)
+	room := func() []byte { return gathered[len(gathered) : len(gathered)+wire.ChunkBytes] }
+	err := l.downloadTo(ctx, v, r, room, func(chunk []byte) error {
+		if into := room(); &into[0] != &chunk[0] {
+			copy(into, chunk)
+		}
+		gathered = gathered[:len(gathered)+len(chunk)]
 		if len(gathered)+wire.ChunkBytes > pieceBytes {
 			return flush()
 		}

@@ -148,6 +148,12 @@ func altered() error {
 // completes the message is kept back until its last, short chunk is verified and nothing follows it. A chunk is valid
 // during the call only. Where the reader fails its error is returned; where it ends too early, Truncated.
 func OpenStream(r io.Reader, secret []byte, context *Context, plain int64, deliver func([]byte) error) error {
+	return OpenStreamTo(r, secret, context, plain, nil, deliver)
+}
+
+// OpenStreamTo is OpenStream that opens chunks where they are wanted: room gives ChunkBytes bytes for the next one, which
+// deliver is then given as it is, or copied where it had to be kept back. Before that, room's bytes are not to be shown.
+func OpenStreamTo(r io.Reader, secret []byte, context *Context, plain int64, room func() []byte, deliver func([]byte) error) error {
 	var header [HeaderBytes]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return tooEarly(err)
@@ -168,7 +174,11 @@ func OpenStream(r io.Reader, secret []byte, context *Context, plain int64, deliv
 		if err := in.fill(size, SealedSize(o.left)-HeaderBytes); err != nil {
 			return err
 		}
-		chunk, err := o.Open(in.buffer[in.low:in.low], in.buffer[in.low:in.low+size])
+		out := in.buffer[in.low:in.low]
+		if room != nil {
+			out = room()[:0]
+		}
+		chunk, err := o.Open(out, in.buffer[in.low:in.low+size])
 		if err != nil {
 			return err
 		}

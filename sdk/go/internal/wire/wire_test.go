@@ -36,6 +36,43 @@ func open(r io.Reader, size int) ([]byte, error) {
 	return plain, err
 }
 
+// Chunks are opened where they are wanted, at the edges of chunks too, and an altered one leaves nothing there.
+func TestChunksAreOpenedInTheirRoom(t *testing.T) {
+	for _, size := range []int{0, 1, ChunkBytes, ChunkBytes + 1, 20*ChunkBytes + 5} {
+		sealed, err := Seal(secret, context, plaintext(size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plain []byte
+		into := make([]byte, ChunkBytes)
+		room := func() []byte {
+			clear(into)
+			return into
+		}
+		err = OpenStreamTo(bytes.NewReader(sealed), secret, context, int64(size), room, func(chunk []byte) error {
+			if len(chunk) == ChunkBytes && len(plain)+len(chunk) < size && &chunk[0] != &into[0] {
+				t.Errorf("%d: a chunk at %d was opened elsewhere", size, len(plain))
+			}
+			plain = append(plain, chunk...)
+			return nil
+		})
+		if err != nil || !bytes.Equal(plain, plaintext(size)) {
+			t.Errorf("%d: %v", size, err)
+		}
+		if size < ChunkBytes {
+			continue
+		}
+		sealed[HeaderBytes+ChunkBytes/2] ^= 1
+		err = OpenStreamTo(bytes.NewReader(sealed), secret, context, int64(size), room, func([]byte) error {
+			t.Errorf("%d: an altered chunk was delivered", size)
+			return nil
+		})
+		if err == nil || !bytes.Equal(into, make([]byte, ChunkBytes)) {
+			t.Errorf("%d: %v, or plain bytes of an altered chunk", size, err)
+		}
+	}
+}
+
 // What is sealed opens again, at the edges of chunks, however the bytes arrive, and has the size that follows.
 func TestSealedRoundTrip(t *testing.T) {
 	for _, size := range []int{0, 1, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 16*ChunkBytes - 1, 16 * ChunkBytes, 40*ChunkBytes + 5} {
