@@ -52,9 +52,14 @@ export const CONNECTIONS_COUNT = 16;
 export const HEAD_BYTES = 16 * KIB;
 /** An answer that is neither content nor manifest: grants, statuses and receipts have a few kB. */
 export const ANSWER_BYTES = 64 * KIB;
-/** What a stream asks for at first, and at most, in one request: also what it may hold in memory. */
+/** What a stream asks for at first; doubled until it asks for all the rest, of which it holds so much in memory. */
 export const STREAM_FIRST_BYTES = 256 * KIB;
-export const STREAM_MOST_BYTES = 8 * MIB;
+/** From here on a stream asks for all the rest in one request, which waits where the consumer does. */
+export const STREAM_REST_BYTES = MIB;
+/** Such requests open to one owner: each holds one of its places for bodies. */
+export const STREAM_REST_COUNT = 16;
+/** What a stream beyond those asks for at most, and holds in memory. */
+export const STREAM_WINDOW_BYTES = 8 * MIB;
 export const UPLOAD_PART_BYTES = 32 * MIB;
 /** Parts are halved down to this when connections keep being cut, or an owner takes no larger ones. */
 export const UPLOAD_PART_LEAST_BYTES = 16 * KIB;

@@ -268,3 +268,65 @@ test("worker threads have the run of their process", async () => {
   await worker.terminate();
 });
 
+
+const REST = 256 * 1024 + 512 * 1024;
+/** Read a stream until so many bytes came, and leave it there. */
+async function first(stream, least) {
+  const pieces = [];
+  for (let size = 0; size < least; size += pieces.at(-1).length) pieces.push((await stream.next()).value);
+  return Buffer.concat(pieces);
+}
+
+test("a stream soon asks for all the rest, and holds little of it however slow its consumer is", async (t) => {
+  const owner = await startOwner(t);
+  const content = owner.put("a", randomBytes(8_000_000));
+  const client = await owner.connect();
+  const reader = await client.open("a");
+  const stream = reader.stream();
+  const pieces = [];
+  let most = 0;
+  for await (const piece of stream) {
+    pieces.push(piece);
+    for (let turn = 0; turn < 5; turn += 1) await new Promise(setImmediate);
+    if (stream.readableLength > most) most = stream.readableLength;
+  }
+  assert.deepEqual(Buffer.concat(pieces), content);
+  assert.ok(most < 1_000_000, `${most} bytes held`);
+  assert.deepEqual(owner.named(CONTENT).map(({ query }) => Number(query.length)), [256 * 1024, 512 * 1024, content.length - REST]);
+});
+
+test("a consumer that takes longer than the timeout loses nothing, and nothing is asked for meanwhile", async (t) => {
+  const owner = await startOwner(t);
+  const content = owner.put("a", randomBytes(4_000_000));
+  const client = await owner.connect({ timeout: 0.3 });
+  for (const cut of [false, true]) {
+    const cutting = (call) => Number(call.query.offset) === REST && call.cut(owner.sealedRange(call), 1_000_000);
+    if (cut) owner.faults.push(cutting);
+    const before = owner.named(CONTENT).length;
+    const stream = (await client.open("a")).stream()[Symbol.asyncIterator]();
+    const head = await first(stream, REST + 100_000);
+    assert.equal(owner.named(CONTENT).length, before + 3);
+    // The time itself is what is tested.
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    assert.equal(owner.named(CONTENT).length, before + 3);
+    assert.deepEqual(Buffer.concat([head, await first(stream, content.length - head.length)]), content);
+    assert.equal((await stream.next()).done, true);
+    assert.equal(owner.named(CONTENT).length, before + (cut ? 4 : 3));
+  }
+});
+
+test("at most 16 requests wait for consumers, and their places are given back", async (t) => {
+  const owner = await startOwner(t);
+  const content = owner.put("a", randomBytes(4_000_000));
+  const client = await owner.connect();
+  const reader = await client.open("a");
+  const rests = () => owner.named(CONTENT).filter(({ query }) => Number(query.length) === content.length - REST).length;
+  const streams = Array.from({ length: 18 }, () => reader.stream());
+  for (const stream of streams) await first(stream[Symbol.asyncIterator](), REST + 1);
+  assert.equal(rests(), 16);
+  const ended = streams.map((stream) => new Promise((resolve) => stream.once("close", resolve)));
+  for (const stream of streams) stream.destroy();
+  await Promise.all(ended);
+  assert.deepEqual(Buffer.concat(await reader.stream().toArray()), content);
+  assert.equal(rests(), 17);
+});

@@ -178,3 +178,38 @@ test("a write that ended before anything was held begins anew; afterwards it fai
   owner.fault(PART, (call) => call.problem("transfer_expired"));
   await assert.rejects(client.writeFile("b", Buffer.alloc(40_000), { partBytes: 20_000 }), code("transfer_expired"));
 });
+
+test("the next part is taken in while one is on its way, and what was written may be written over", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  let taken;
+  const second = new Promise((resolve) => (taken = resolve));
+  // The first part is not acknowledged before the next one has begun.
+  owner.fault(PART, () => second.then(() => false));
+  const writer = await client.create("a", { partBytes: 65_536 });
+  const content = randomBytes(200_000);
+  const buffer = Buffer.alloc(20_000);
+  for (let at = 0; at < content.length; at += buffer.length) {
+    content.copy(buffer, 0, at);
+    await new Promise((resolve) => writer.write(buffer, resolve));
+    buffer.fill(0);
+    if (at + buffer.length === 100_000) taken();
+  }
+  await writer.commit();
+  assert.deepEqual(owner.results.get("a").content, content);
+  assert.deepEqual(owner.named(PART).map(({ query }) => Number(query.offset)), [0, 65_536, 131_072, 196_608]);
+});
+
+test("a part that fails on its way ends the writer, whether or not more is written", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  owner.fault(PART, (call) => owner.status(call, { state: "open", received: 2 ** 50 }));
+  const writer = await client.create("a", { partBytes: 65_536 });
+  const closed = new Promise((resolve) => writer.once("close", resolve));
+  writer.write(Buffer.alloc(65_536));
+  await closed;
+  assert.equal(writer.errored?.code, "integrity");
+  await assert.rejects(writer.commit(), code("integrity"));
+  await writer.abort();
+  assert.equal(only(owner).state, "closed");
+});

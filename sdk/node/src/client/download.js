@@ -22,6 +22,7 @@ import { closeTransfer, openTransfer } from "./transfer.js";
 /** @typedef {import("./transfer.js").Link} Link */
 /** @typedef {import("./transfer.js").Transfer} Transfer */
 /** @typedef {import("./pace.js").Attempts} Attempts */
+/** @typedef {import("./http.js").Take} Take */
 /** @typedef {import("../wire/documents.js").Entry} Entry */
 /** @typedef {readonly (AbortSignal | undefined)[]} Signals */
 
@@ -41,7 +42,7 @@ import { closeTransfer, openTransfer } from "./transfer.js";
  * @param {Transfer} transfer
  * @param {File} file
  * @param {{offset: number, length: number, index: number | undefined, attempts: Attempts,
- *   take: (plain: Buffer) => void}} wanted
+ *   take: Take}} wanted
  */
 async function fetchOnce(link, transfer, file, { offset, length, index, attempts, take }) {
   const nonce = randomBytes(NONCE_BYTES);
@@ -62,18 +63,21 @@ async function fetchOnce(link, transfer, file, { offset, length, index, attempts
     },
     take: (piece) => {
       received += piece.length;
+      /** @type {Promise<void> | void} */
+      let room = undefined;
       for (const plain of opener.update(piece)) {
         opened += plain.length;
         // The bytes that complete the range count only with the message's short last chunk, which may hold none of them.
-        if (opened < length) take(plain);
+        if (opened < length) room = take(plain);
         else held = plain;
       }
+      return room;
     },
   });
   if (received < sealed) throw new CutError("the answer ended too early");
   const last = opener.finish();
-  if (held !== undefined) take(held);
-  if (last.length > 0) take(last);
+  if (held !== undefined) void take(held);
+  if (last.length > 0) void take(last);
 }
 
 /** A read transfer that is opened anew when it ended, for the same versions only. */
@@ -152,22 +156,26 @@ export class Lease {
   }
 
   /**
-   * Fetch a range of a file, whatever it takes within the operation's patience; `take` gets verified bytes, in order.
+   * Fetch a range of a file, whatever it takes within the operation's patience; `take` gets verified bytes, in order, and
+   * may make the owner wait.
    *
    * @param {File} file
    * @param {number} offset
    * @param {number} length
    * @param {Signals} signals
-   * @param {(plain: Buffer) => void} take
+   * @param {Take} take
    */
   async download(file, offset, length, signals, take) {
     const attempts = this.link.attempts([...this.signals, ...signals]);
     let done = 0;
+    /** @type {Promise<void> | void} */
+    let room = undefined;
     /** @param {Buffer} plain */
     const count = (plain) => {
       done += plain.length;
       attempts.progress();
-      take(plain);
+      room = take(plain);
+      return room;
     };
     while (done < length) {
       attempts.checkSignals();
@@ -182,6 +190,11 @@ export class Lease {
         if (step === "attest") {
           attempts.reopening(error);
           this.lost(transfer);
+        }
+        if (room !== undefined) {
+          // An owner may cut what waits for its consumer; nothing is asked for that nobody takes yet.
+          await unlessAborted(attempts.signals, room);
+          attempts.waited();
         }
         await attempts.failed(error);
       }

@@ -102,6 +102,12 @@ function certificates(pem) {
  * @property {string} [type] of the body
  */
 
+/**
+ * Gets bytes; a promise says that they are enough until it is resolved. It is never rejected.
+ *
+ * @typedef {(piece: Buffer) => Promise<void> | void} Take
+ */
+
 /** @param {Record<string, string | number>} query */
 function encodeQuery(query) {
   return Object.entries(query)
@@ -169,9 +175,12 @@ export class Http {
   /**
    * One request; `take` gets the body of a successful answer piece by piece, `head` its announced length before.
    *
+   * Where `take` returns a promise, no more is read, and no deadline passes, until it is resolved. A piece of an iterable
+   * body has left when the next one is asked for: it may be in the same buffer.
+   *
    * @param {string} method
    * @param {string} path
-   * @param {Sending & {take: (piece: Buffer) => void, head?: (length: number | undefined) => void}} options
+   * @param {Sending & {take: Take, head?: (length: number | undefined) => void}} options
    * @returns {Promise<void>}
    */
   async stream(method, path, { attempts, query, token, body, bodyBytes, type, take, head }) {
@@ -218,7 +227,7 @@ class Guard {
   /** @type {(value?: undefined) => void} */
   #resolve = () => undefined;
   /** @type {(() => void) | undefined} */
-  #drained;
+  #left;
 
   /**
    * @param {ClientRequest} sent
@@ -231,7 +240,7 @@ class Guard {
 
   /**
    * @param {readonly number[]} success
-   * @param {(piece: Buffer) => void} take
+   * @param {Take} take
    * @param {(length: number | undefined) => void} head
    * @param {Uint8Array | Iterable<Uint8Array>} [body]
    * @returns {Promise<void>}
@@ -255,7 +264,6 @@ class Guard {
         clearTimeout(this.#connecting);
         this.#answer(answer, success, take, head);
       });
-      sent.on("drain", () => this.#drained?.());
       if (body === undefined || body instanceof Uint8Array) sent.end(body);
       else this.#send(body).catch((error) => this.settle(error));
     });
@@ -271,7 +279,7 @@ class Guard {
     this.#settled = true;
     clearTimeout(this.#deadline);
     clearTimeout(this.#connecting);
-    this.#drained?.();
+    this.#left?.();
     if (error === undefined) {
       // An answer that came before the request was sent whole: the connection is of no more use.
       if (!this.#sent.writableFinished) this.#sent.destroy();
@@ -293,16 +301,30 @@ class Guard {
     this.#deadline = setTimeout(() => this.#watch(), Math.ceil(left * 1000));
   }
 
+  /**
+   * Reads no more until there is room: what a slow consumer takes is not the owner's delay.
+   *
+   * @param {IncomingMessage} answer
+   * @param {Promise<void>} room
+   */
+  async #pause(answer, room) {
+    answer.pause();
+    clearTimeout(this.#deadline);
+    await room;
+    if (this.#settled) return;
+    this.#attempts.waited();
+    this.#watch();
+    answer.resume();
+  }
+
   /** @param {Iterable<Uint8Array>} body */
   async #send(body) {
     for (const piece of body) {
       if (this.#settled) return;
-      if (!this.#sent.write(piece)) {
-        await new Promise((resolve) => {
-          this.#drained = () => resolve(undefined);
-        });
-        this.#drained = undefined;
-      }
+      await new Promise((resolve) => {
+        this.#left = () => resolve(undefined);
+        this.#sent.write(piece, this.#left);
+      });
       this.#attempts.moving();
     }
     if (!this.#settled) this.#sent.end();
@@ -311,7 +333,7 @@ class Guard {
   /**
    * @param {IncomingMessage} answer
    * @param {readonly number[]} success
-   * @param {(piece: Buffer) => void} take
+   * @param {Take} take
    * @param {(length: number | undefined) => void} head
    */
   #answer(answer, success, take, head) {
@@ -332,7 +354,10 @@ class Guard {
     answer.on("data", (/** @type {Buffer} */ piece) => {
       if (this.#settled) return;
       if (good) {
-        attempt(() => take(piece));
+        attempt(() => {
+          const room = take(piece);
+          if (room !== undefined) void this.#pause(answer, room);
+        });
         return;
       }
       size += piece.length;

@@ -99,6 +99,11 @@ export class Attempts {
     this.#until = this.#pace.clock() + this.timeout;
   }
 
+  /** The consumer made the owner wait, and goes on now. */
+  waited() {
+    this.#until = this.#pace.clock() + this.timeout;
+  }
+
   /** A piece of an upload left; it counts a limited number of times until something is acknowledged. */
   moving() {
     this.#moves += 1;

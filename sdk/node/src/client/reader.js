@@ -9,7 +9,7 @@ import { constants } from "node:buffer";
 import { Readable } from "node:stream";
 
 import { LimitError, MisuseError } from "../errors.js";
-import { STREAM_FIRST_BYTES, STREAM_MOST_BYTES } from "../limits.js";
+import { STREAM_FIRST_BYTES, STREAM_REST_BYTES, STREAM_WINDOW_BYTES } from "../limits.js";
 import { shown } from "../wire/encoding.js";
 
 /** @typedef {import("./download.js").Lease} Lease */
@@ -90,7 +90,7 @@ export class Reader {
       this.#usable();
       return this.#lease.download(this.#file, this.#start + offset, length, [stop, signal], take);
     };
-    return new RangeStream(fetch, start, Math.min(end, this.size));
+    return new RangeStream(fetch, this.#lease.link.room, start, Math.min(end, this.size));
   }
 
   /** The whole file, piece by piece. */
@@ -123,11 +123,11 @@ export class Reader {
   }
 }
 
-/** @typedef {(offset: number, length: number, stop: AbortSignal, take: (plain: Buffer) => void) => Promise<void>} Fetch */
+/** @typedef {(offset: number, length: number, stop: AbortSignal, take: import("./http.js").Take) => Promise<void>} Fetch */
 
 /**
- * Asks for one stretch at a time, which doubles while the consumer keeps up; so no connection waits for the consumer,
- * and at most one stretch is held in memory.
+ * Asks for one stretch at a time, which doubles while the consumer keeps up, and soon for all the rest at once: the owner
+ * seals what comes next while this side works, and waits where the consumer does. Only so many may make it wait.
  */
 class RangeStream extends Readable {
   #fetch;
@@ -136,16 +136,22 @@ class RangeStream extends Readable {
   #ahead = STREAM_FIRST_BYTES;
   #busy = false;
   #wanted = false;
+  #room;
+  /** Done once more is wanted. @type {Promise<void> | undefined} */
+  #taken;
+  #resume = () => {};
   #stop = new AbortController();
 
   /**
    * @param {Fetch} fetch
+   * @param {import("./transfer.js").Room} room
    * @param {number} start
    * @param {number} end
    */
-  constructor(fetch, start, end) {
+  constructor(fetch, room, start, end) {
     super({ highWaterMark: STREAM_FIRST_BYTES });
     this.#fetch = fetch;
+    this.#room = room;
     this.#at = start;
     this.#end = end;
   }
@@ -153,6 +159,8 @@ class RangeStream extends Readable {
   /** @override */
   _read() {
     this.#wanted = true;
+    this.#resume();
+    this.#taken = undefined;
     if (!this.#busy) this.#run().catch((error) => this.destroy(error));
   }
 
@@ -160,12 +168,21 @@ class RangeStream extends Readable {
     this.#busy = true;
     while (this.#wanted && this.#at < this.#end && !this.destroyed) {
       this.#wanted = false;
-      const length = Math.min(this.#ahead, this.#end - this.#at);
-      await this.#fetch(this.#at, length, this.#stop.signal, (plain) => {
-        this.#at += plain.length;
-        this.push(plain);
-      });
-      this.#ahead = Math.min(this.#ahead * 2, STREAM_MOST_BYTES);
+      const rest = this.#end - this.#at;
+      const all = this.#ahead >= STREAM_REST_BYTES && rest > this.#ahead && this.#room.take();
+      try {
+        await this.#fetch(this.#at, all ? rest : Math.min(this.#ahead, rest), this.#stop.signal, (plain) => {
+          this.#at += plain.length;
+          if (this.push(plain) || this.destroyed || !all) return undefined;
+          this.#taken ??= new Promise((resolve) => {
+            this.#resume = resolve;
+          });
+          return this.#taken;
+        });
+      } finally {
+        if (all) this.#room.give();
+      }
+      this.#ahead = Math.min(this.#ahead * 2, STREAM_WINDOW_BYTES);
     }
     this.#busy = false;
     if (this.#at >= this.#end) this.push(null);
@@ -178,6 +195,7 @@ class RangeStream extends Readable {
    */
   _destroy(error, callback) {
     this.#stop.abort();
+    this.#resume();
     callback(error);
   }
 }

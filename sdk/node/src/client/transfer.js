@@ -17,7 +17,7 @@ import { promisify } from "node:util";
 
 import { checkEvidence } from "../attest/evidence.js";
 import { ClfError, IntegrityError, TransferError, WireError } from "../errors.js";
-import { ANSWER_BYTES, CHALLENGE_BYTES, CLOSE_SECONDS, GRANT_BYTES } from "../limits.js";
+import { ANSWER_BYTES, CHALLENGE_BYTES, CLOSE_SECONDS, GRANT_BYTES, STREAM_REST_COUNT } from "../limits.js";
 import { RUN } from "../shared.js";
 import { b64url } from "../wire/encoding.js";
 import { openGrant } from "../wire/grant.js";
@@ -35,6 +35,22 @@ import { record } from "./session.js";
 
 const generate = promisify(generateKeyPair);
 
+/** Places for requests that make an owner wait for their consumer. */
+export class Room {
+  #left = STREAM_REST_COUNT;
+
+  /** Whether there was a place; then it must be given back. */
+  take() {
+    if (this.#left === 0) return false;
+    this.#left -= 1;
+    return true;
+  }
+
+  give() {
+    this.#left += 1;
+  }
+}
+
 /**
  * How to reach one owner, whom to believe there, and who speaks for this enclave.
  */
@@ -49,6 +65,7 @@ export class Link {
     this.attester = attester;
     this.timeout = timeout;
     this.pace = pace;
+    this.room = new Room();
   }
 
   /**

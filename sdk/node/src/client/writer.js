@@ -3,6 +3,7 @@
  * Sends a result to its owner, and publishes it only when it is whole.
  *
  * Parts count once the owner acknowledged them in a sealed status; after a lost answer that status says where to go on.
+ * While a part is on its way, the next one is taken in and hashed, in the buffer of the one before.
  * Publication needs `commit()`: the end of a stream, an error, destroy() or a crash never publishes half a result.
  *
  * @module
@@ -37,7 +38,7 @@ import { closeTransfer, ended, openTransfer } from "./transfer.js";
 
 /**
  * `size`: the most bytes that the result may have. `inputs`: what it was computed from, by default everything that this
- * process has read so far, from any owner. `partBytes`: what one part has, and the writer holds in memory.
+ * process has read so far, from any owner. `partBytes`: what one part has; the writer holds two in memory.
  *
  * @typedef {object} WriterOptions
  * @property {number} [size]
@@ -63,9 +64,15 @@ export class Writer extends Writable {
   #signals;
   #stop = new AbortController();
   #hash = createHash("sha256");
-  /** @type {Buffer[]} */
-  #pending = [];
-  #pendingBytes = 0;
+  /** The part that is being filled, and how far; it grows to a whole part. */
+  #filling = /** @type {Buffer} */ (Buffer.alloc(0));
+  #filled = 0;
+  /** The buffer for the part after it. @type {Buffer | undefined} */
+  #spare;
+  /** Done once the last part is durable, or the writer destroyed. */
+  #sending = Promise.resolve();
+  /** What the owner takes at once, as far as is known. */
+  #takenBytes;
   #written = 0;
   #durable = 0;
   /** Whether the end of the writer still has to be told to the owner. */
@@ -92,7 +99,7 @@ export class Writer extends Writable {
     this.#transfer = transfer;
     this.#announced = size;
     this.#most = Math.min(size ?? Infinity, transfer.size);
-    this.#partBytes = partBytes;
+    this.#partBytes = this.#takenBytes = partBytes;
     this.#chosen = chosen;
     this.#signals = [signal, this.#stop.signal];
     /** As at the owner's. @type {string} @readonly */
@@ -130,7 +137,9 @@ export class Writer extends Writable {
    * @param {(error?: Error | null) => void} callback
    */
   _final(callback) {
-    this.#flush().then(() => callback(), (error) => this.#fail(error, callback));
+    this.#flush()
+      .then(() => this.#sent())
+      .then(() => callback(), (error) => this.#fail(error, callback));
   }
 
   /**
@@ -141,7 +150,8 @@ export class Writer extends Writable {
   _destroy(error, callback) {
     this.#error ??= error ?? undefined;
     this.#stop.abort();
-    this.#pending = [];
+    this.#filling = Buffer.alloc(0);
+    this.#spare = undefined;
     if (this.#open) {
       this.#open = false;
       this.#closing = closeTransfer(this.#link, this.#transfer);
@@ -171,28 +181,67 @@ export class Writer extends Writable {
     this.#written += data.length;
     let at = 0;
     while (at < data.length) {
-      const piece = data.subarray(at, at + this.#partBytes - this.#pendingBytes);
-      this.#pending.push(piece);
-      this.#pendingBytes += piece.length;
-      at += piece.length;
-      if (this.#pendingBytes >= this.#partBytes) await this.#flush();
+      const count = Math.min(data.length - at, this.#partBytes - this.#filled);
+      this.#grow(this.#filled + count);
+      this.#filling.set(data.subarray(at, at + count), this.#filled);
+      this.#filled += count;
+      at += count;
+      if (this.#filled === this.#partBytes) await this.#flush();
     }
+  }
+
+  /**
+   * Small results get small buffers.
+   *
+   * @param {number} least
+   */
+  #grow(least) {
+    if (this.#filling.length >= least) return;
+    const size = Math.min(Math.max(this.#filling.length * 2, least, HIGH_WATER_BYTES), this.#partBytes);
+    const larger = Buffer.allocUnsafeSlow(size);
+    this.#filling.copy(larger, 0, 0, this.#filled);
+    this.#filling = larger;
   }
 
   // --- parts --------------------------------------------------------------------------------------
 
-  /** Send what is pending until the owner holds all of it durably. */
+  /** Begin to send what was taken in, once the part before is durable. */
   async #flush() {
-    const pieces = this.#pending;
-    const total = this.#pendingBytes;
-    this.#pending = [];
-    this.#pendingBytes = 0;
+    await this.#sent();
+    const part = this.#filling;
+    const total = this.#filled;
     if (total === 0) return;
-    const data = pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces, total);
+    this.#filling = this.#spare ?? Buffer.alloc(0);
+    this.#spare = undefined;
+    this.#filled = 0;
+    this.#sending = this.#deliver(part.subarray(0, total)).then(
+      () => {
+        if (!this.destroyed) this.#spare = part;
+      },
+      (error) => {
+        this.#error ??= error;
+        this.destroy(error instanceof Error ? error : new MisuseError(String(error)));
+      },
+    );
+  }
+
+  /** Wait until the part that is under way is durable. */
+  async #sent() {
+    await this.#sending;
+    if (this.destroyed) throw this.#givenUp();
+  }
+
+  /**
+   * Send a part until the owner holds all of it durably.
+   *
+   * @param {Buffer} data
+   */
+  async #deliver(data) {
+    const total = data.length;
     const base = this.#durable;
     const end = base + total;
     const attempts = this.#link.attempts(this.#signals);
-    let most = total;
+    let most = Math.min(total, this.#takenBytes);
     while (this.#durable < end) {
       const at = this.#durable - base;
       try {
@@ -206,7 +255,7 @@ export class Writer extends Writable {
         } else if (error instanceof TransferError) {
           if (error.code === "too_large" && Math.min(most, total - at) > UPLOAD_PART_LEAST_BYTES) {
             // An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
-            most = this.#partBytes = Math.max(Math.floor(Math.min(most, total - at) / 2), UPLOAD_PART_LEAST_BYTES);
+            most = this.#takenBytes = Math.max(Math.floor(Math.min(most, total - at) / 2), UPLOAD_PART_LEAST_BYTES);
             continue;
           }
           if (step === "attest" && this.#durable === 0) {
@@ -449,6 +498,9 @@ function whole(secret, context, answer, most) {
  * @param {Buffer} part
  */
 function* sealed(sealer, part) {
-  for (let at = 0; at < part.length; at += UPLOAD_PIECE_BYTES) yield sealer.update(part.subarray(at, at + UPLOAD_PIECE_BYTES));
+  const into = Buffer.allocUnsafeSlow(sealedSize(Math.min(part.length, UPLOAD_PIECE_BYTES)));
+  for (let at = 0; at < part.length; at += UPLOAD_PIECE_BYTES) {
+    yield sealer.update(part.subarray(at, at + UPLOAD_PIECE_BYTES), into);
+  }
   yield sealer.finish();
 }

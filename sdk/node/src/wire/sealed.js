@@ -124,35 +124,39 @@ export class Sealer {
 
   /**
    * @param {Uint8Array} plain
-   * @param {Buffer[]} out
+   * @param {Buffer} out
+   * @param {number} end where `out` goes on; returned as it is then
    */
-  #seal(plain, out) {
+  #seal(plain, out, end) {
     const cipher = createCipheriv(CIPHER, this.#key, this.#nonces.next(), { authTagLength: TAG_BYTES });
-    out.push(cipher.update(plain));
+    out.set(cipher.update(plain), end);
     cipher.final();
-    out.push(cipher.getAuthTag());
+    out.set(cipher.getAuthTag(), end + plain.length);
+    return end + plain.length + TAG_BYTES;
   }
 
-  /** @param {Buffer[]} out */
+  /** @param {Buffer} out */
   #begin(out) {
-    if (this.#header !== undefined) out.push(this.#header);
+    const count = this.#header?.copy(out) ?? 0;
     this.#header = undefined;
+    return count;
   }
 
   /**
-   * Sealed bytes that are ready; whole chunks only.
+   * Sealed bytes that are ready; whole chunks only. `into`, where given, has room for them: sealedSize(data.length) if
+   * all data so far came in whole chunks.
    *
    * @param {Uint8Array} data
+   * @param {Buffer} [into]
    * @returns {Buffer}
    */
-  update(data) {
-    /** @type {Buffer[]} */
-    const out = [];
-    this.#begin(out);
+  update(data, into) {
+    const out = into ?? Buffer.allocUnsafe(sealedSize(this.#filled + data.length));
+    let end = this.#begin(out);
     let at = 0;
     while (at < data.length) {
       if (this.#filled === 0 && data.length - at >= CHUNK_BYTES) {
-        this.#seal(data.subarray(at, at + CHUNK_BYTES), out);
+        end = this.#seal(data.subarray(at, at + CHUNK_BYTES), out, end);
         at += CHUNK_BYTES;
         continue;
       }
@@ -161,11 +165,11 @@ export class Sealer {
       this.#filled += count;
       at += count;
       if (this.#filled === CHUNK_BYTES) {
-        this.#seal(this.#part, out);
+        end = this.#seal(this.#part, out, end);
         this.#filled = 0;
       }
     }
-    return Buffer.concat(out);
+    return out.subarray(0, end);
   }
 
   /**
@@ -174,11 +178,9 @@ export class Sealer {
    * @returns {Buffer}
    */
   finish() {
-    /** @type {Buffer[]} */
-    const out = [];
-    this.#begin(out);
-    this.#seal(this.#part.subarray(0, this.#filled), out);
-    return Buffer.concat(out);
+    const out = Buffer.allocUnsafe(sealedSize(this.#filled));
+    const end = this.#seal(this.#part.subarray(0, this.#filled), out, this.#begin(out));
+    return out.subarray(0, end);
   }
 }
 
