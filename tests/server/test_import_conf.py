@@ -211,6 +211,7 @@ def test_gen_cert_import_and_a_real_server(scene: World, tmp_path: Path) -> None
             "--max-bytes", "1000")  # fmt: skip
     owner = OwnerProcess.__new__(OwnerProcess)
     owner.world, owner.folder, owner.port, owner.process = scene, folder, port, None
+    owner.environment = {}
     owner.identity = made["identity"]
     owner.put("a.txt", b"from of old")
     with running(owner), owner.connect(scene.attester(bytes([0xA5, *MRENCLAVE[1:]]))) as app:

@@ -243,13 +243,17 @@ def _opened(asked: _Asked, answer: bytes) -> Grant:
     return open_grant(token, request=asked.request, key=asked.key, audience=asked.audience, identity=asked.identity)
 
 
-def close_transfer(link: Link, transfer: Transfer | None) -> None:
-    """Tell the owner that a transfer is over. Best effort: its idle limit does the same."""
+def close_transfer(link: Link, transfer: Transfer | None, *, wait: bool = False) -> None:
+    """Tell the owner that a transfer is over. Best effort: its idle limit does the same.
+
+    `wait` for the answer where the owner holds something for it: a result that was given up fills its disk.
+    """
     if transfer is not None and transfer.alive:
-        _delete(link, transfer.id, transfer.token)
+        _delete(link, transfer.id, transfer.token, wait=wait)
 
 
-def _delete(link: Link, transfer_id: str, token: str) -> None:
+def _delete(link: Link, transfer_id: str, token: str, *, wait: bool = False) -> None:
     attempts = Attempts(min(limits.CLIENT_CLOSE_SECONDS, link.timeout), link.pace, link.http.url)
+    send = link.http.call if wait else link.http.leave
     with suppress(ClfError):
-        link.http.leave("DELETE", f"/v1/transfers/{transfer_id}", attempts=attempts, token=token)
+        send("DELETE", f"/v1/transfers/{transfer_id}", attempts=attempts, token=token)

@@ -340,7 +340,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         self._state = "aborted"
         self._pending, self._held = bytearray(), 0
         if self._generation == session.generation():
-            close_transfer(self._link, self._transfer)
+            close_transfer(self._link, self._transfer, wait=True)
 
     def close(self) -> None:
         """No more bytes. Publishes nothing: wrappers close what they wrap on exceptions too.
