@@ -226,7 +226,9 @@ func TestReadsInOrder(t *testing.T) {
 		}
 	}
 	for range 2 {
+		f.mutex.Lock() // a close that nobody waited for may still come in
 		f.requests = nil
+		f.mutex.Unlock()
 		for i := range readers {
 			var err error
 			if readers[i], err = owner.Open(ctx, "a"); err != nil {
