@@ -118,3 +118,10 @@ def test_a_clusters_root_is_measured(app: Path) -> None:
     before = measure(app).mrenclave
     (app / "root.pem").write_text("two")
     assert measure(app).mrenclave != before
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    """A mistyped folder is not mistaken for a file of another name."""
+    with pytest.raises(ConfigError, match=r"there is no .*nowhere") as caught:
+        locate(tmp_path / "nowhere")
+    assert "clf run DIR" in (caught.value.remedy or "")

@@ -261,7 +261,7 @@ def _unlisted(at: tuple[str | int, ...], owner: str, config: AppConfig) -> Itera
 def locate(path: Path) -> Path:
     """The clf.toml of a folder, or the file itself. Raises ConfigError."""
     file = path / NAME if path.is_dir() else path
-    if file.name != NAME:
+    if file.name != NAME and file.exists():
         raise ConfigError(f"{file} is not called {NAME}", remedy=f"the file that describes an app is called {NAME}")
     if not file.is_file():
         raise ConfigError(f"there is no {file}", remedy="name the folder of the app: clf run DIR")
