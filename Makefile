@@ -29,9 +29,9 @@ test: $(VENV)/.dev ## the whole test suite; TESTS='tests/wire -k jose' for a par
 exhaustive: $(VENV)/.dev ## tests that take minutes: every byte of real evidence changed by two masks
 	$(BIN)/python -m pytest -n $(PROCESSES) -m exhaustive $(TESTS)
 
-fuzz: $(VENV)/.dev $(VENV)/.fuzz ## hostile bytes for all that is read, and requests made from openapi.yaml; SECONDS=3600 for longer
-	$(BIN)/python -m tests.fuzz --guided --seconds $(or $(SECONDS),60)
-	$(BIN)/python -m tests.fuzz.openapi --seconds $(or $(SECONDS),60)
+fuzz: $(VENV)/.dev $(VENV)/.fuzz ## hostile bytes for all that is read, and requests made from openapi.yaml; SECONDS=3600 for longer, SEED=1 to repeat
+	$(BIN)/python -m tests.fuzz --guided --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fuzz.openapi --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 endurance: $(VENV)/.dev $(VENV)/.fuzz ## the long forms, some 9 hours; SECONDS=600 for shorter loads and fuzzing
 	CLF_ENDURANCE=1 $(BIN)/python -m pytest -s tests/endurance

@@ -8,6 +8,7 @@ cannot be changed afterwards.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -28,6 +29,8 @@ class Strict(BaseModel):
 
 
 M = TypeVar("M", bound=Strict)
+
+_NUL = re.compile(r"\\(u0000|U00000000)")
 
 _WORDS = {
     "missing": "is missing",
@@ -67,10 +70,25 @@ def parse(data: bytes, model: type[M], name: str) -> tuple[M, Lines]:
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply", remedy="write it as described in the comments") from None
     lines = Lines(text)
+    if _NUL.search(text):
+        _refuse_nul(tree, lines, name)
     try:
         return model.model_validate(tree), lines
     except ValidationError as error:
         raise _first(error, model=model, tree=tree, lines=lines, name=name) from None
+
+
+def _refuse_nul(tree: dict[str, Any], lines: Lines, name: str) -> None:
+    """No name, path, argument or variable of an operating system holds U+0000, which TOML can write as an escape."""
+    rest: list[tuple[TomlPath, Any]] = [((), tree)]
+    while rest:  # not recursive: dotted keys nest deeper than Python calls
+        path, part = rest.pop()
+        if isinstance(part, str) and "\0" in part:
+            raise at(lines, path, name, "holds the character U+0000", remedy="remove it", value=part)
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+            if isinstance(key, str) and "\0" in key:
+                raise at(lines, path, name, "has a key with the character U+0000", remedy="remove it", value=key)
+            rest.append(((*path, key), value))
 
 
 def at(lines: Lines, path: TomlPath, name: str, message: str, *, remedy: str = "", value: object = None) -> ConfigError:

@@ -63,15 +63,15 @@ def _matching(pattern: re.Pattern[str], what: str, remedy: str) -> Callable[[str
     return validate
 
 
-def _printable(value: str) -> str:
-    if not value or "\0" in value:
-        raise RefusedError("is empty or has a NUL character", "write the program or argument as it is started")
+def _not_empty(value: str) -> str:
+    if not value:
+        raise RefusedError("is empty", "write the program or argument as it is started")
     return value
 
 
 _Name = Annotated[str, AfterValidator(_matching(_APP_NAME, "a name", "lower case letters, digits, '.', '_', '-'"))]
 _Variable = Annotated[str, AfterValidator(_matching(_VARIABLE, "the name of a variable", "like OMP_NUM_THREADS"))]
-_Text = Annotated[str, AfterValidator(_printable)]
+_Text = Annotated[str, AfterValidator(_not_empty)]
 _Glob = Annotated[str, AfterValidator(_refusing(paths.check_glob, "like 'app.py' or 'lib/**'"))]
 _File = Annotated[str, AfterValidator(_refusing(paths.check_file, "like 'certs/hospital-a.crt'"))]
 _Path = Annotated[str, AfterValidator(_refusing(paths.check_path, "like 'patients/2024.csv', or a folder: 'images/'"))]
@@ -183,8 +183,6 @@ def mistakes(config: AppConfig) -> Iterator[_Mistake]:
     for name in config.app.environment:
         if _TAKEN.fullmatch(name):
             yield ("app", "environment", name), "is set by `clf run` or steers the loader", "leave it out"
-        if "\0" in config.app.environment[name]:
-            yield ("app", "environment", name), "has a NUL character", "leave it out"
     if len(config.owner) > limits.APP_OWNERS_COUNT:
         yield ("owner",), f"more than {limits.APP_OWNERS_COUNT} owners", "split the app"
     if config.cluster is not None and (config.cluster.trust == "simulation") != bool(config.cluster.simulation_root):

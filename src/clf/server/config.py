@@ -190,7 +190,7 @@ def _folders(server: model.Server, folder: Path, lines: Lines) -> dict[str, Path
     found: dict[str, Path] = {}
     for name in ("data", "results", "state", "keys"):
         written = getattr(server, name)
-        path = (folder / written).resolve() if written and "\0" not in written else folder
+        path = (folder / written).resolve() if written else folder
         if path in (folder, *folder.parents):
             raise at(
                 lines,
@@ -299,7 +299,7 @@ def _collateral(source: model.CollateralSource, folder: Path, lines: Lines) -> C
                 "stands beside a folder, whose bundles were fetched from one channel or the other",
                 remedy="remove it; clf collateral fetch --update chooses the channel",
             )
-        if not source.folder or "\0" in source.folder:
+        if not source.folder:
             raise at(lines, (*place, "folder"), FILE_NAME, "is empty", remedy="name the folder")
         return Collateral("folder", str(folder / source.folder))
     return Collateral("pcs", update=source.update or "standard")

@@ -232,7 +232,7 @@ def _key(
         check_key_name(name)
     except WireError as error:
         raise reader.refuse(("key", name), "is not a key name", error.remedy, name) from None
-    if not table.file or "\0" in table.file:
+    if not table.file:
         raise reader.refuse(path, "names no file", 'like "keys/named/model.key"')
     resolved = (folder / table.file).resolve()
     *served, keys = private
