@@ -423,6 +423,23 @@ def test_a_killed_worker_is_replaced(pair: OwnerProcess) -> None:
     pair.verify_audit()
 
 
+def test_a_fresh_worker_serves_by_the_settings_in_force(pair: OwnerProcess) -> None:
+    """A file that is being edited, and would not even be read, stops no worker from taking another's place."""
+    wait_until(lambda: len(workers_of(pair)) == 2)
+    before, data = pair.config_file.read_bytes(), (pair.data / "x").read_bytes()
+    pair.config_file.write_bytes(before + b"\n[half a li")
+    try:
+        victim = min(workers_of(pair))
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(set(workers_of(pair)) - {victim}) == 2)
+        for _ in range(8):  # on one worker or the other
+            with pair.connect() as owner, owner.open("x") as reader:
+                assert reader.read() == data
+        assert len(workers_of(pair)) == 2
+    finally:
+        pair.config_file.write_bytes(before)
+
+
 # --- the owner's window ------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ from clf.server.refusal import Refusal
 from clf.server.rotation import interrupted
 from clf.server.state import StateStore
 from clf.server.upkeep import Upkeep, hang_up
-from clf.server.worker import AUDIT_NAME, FOLDER_VARIABLE, STATE_NAME, open_services
+from clf.server.worker import ACTIVE_VARIABLE, AUDIT_NAME, FOLDER_VARIABLE, STATE_NAME, open_services
 from clf.strict_toml import read_file
 from clf.verify.policy import Policy
 
@@ -180,6 +180,7 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(limits.MALLOC_MAPPED_BYTES))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(limits.MALLOC_KEPT_BYTES))
     os.environ[FOLDER_VARIABLE] = str(config.folder)
+    os.environ[ACTIVE_VARIABLE] = str(config.state / ACTIVE_NAME)
     # Workers are started fresh instead of forked: the main process has threads, which a fork would leave half alive.
     multiprocessing.set_start_method("spawn", force=True)
     for path, field in ((config.tls_certificate, "server.tls.certificate"), (config.tls_key, "server.tls.key")):

@@ -15,7 +15,7 @@ from clf.errors import ConfigError
 from clf.server.app import create_app
 from clf.server.audit import AuditLog
 from clf.server.collateral import open_cache
-from clf.server.config import ServerConfig, load
+from clf.server.config import ServerConfig, parse_config
 from clf.server.connections import Connections
 from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Pace, Places, Rate
@@ -32,6 +32,8 @@ from clf.verify.marks import FileMarks
 from clf.verify.trust import TrustRoot
 
 FOLDER_VARIABLE = "CLF_SERVER_FOLDER"
+ACTIVE_VARIABLE = "CLF_SERVER_ACTIVE"
+"""The file with the settings in force (`policy_live`)."""
 STATE_NAME = "state.db"
 AUDIT_NAME = "audit"
 MARKS_NAME = "monotonic.json"
@@ -101,13 +103,16 @@ def open_services(config: ServerConfig) -> Services:
 
 
 def create() -> Starlette:
-    """What the HTTP server loads in each worker process; the folder comes in the environment."""
+    """What the HTTP server loads in each worker process; the folder comes in the environment.
+
+    The settings are those in force: a worker that replaces another must not serve by a file that is being edited.
+    """
     _end_with_parent()
     configure_logging()
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder:
+    folder, active = os.environ.get(FOLDER_VARIABLE), os.environ.get(ACTIVE_VARIABLE)
+    if not folder or not active:
         raise ConfigError(f"{FOLDER_VARIABLE} is not set", field="dir", remedy="start the server with clf server run")
-    return create_app(open_services(load(Path(folder))))
+    return create_app(open_services(parse_config(read_file(Path(active)), Path(folder))))
 
 
 def _end_with_parent() -> None:
