@@ -152,7 +152,7 @@ def parse_body(body: bytes) -> tuple[bytes, str, bytes]:
     if not isinstance(evidence, dict):
         raise Refusal("malformed", "evidence: not an object", step="1 form")
     members(evidence, "evidence", required=("format", "quote"))
-    if evidence["format"] not in FORMATS:
+    if not isinstance(evidence["format"], str) or evidence["format"] not in FORMATS:
         raise Refusal("malformed", f"format: not one of {', '.join(FORMATS)}", step="1 form")
     return raw, evidence["format"], unb64url(evidence["quote"], "quote", most=limits.QUOTE_BYTES)
 
