@@ -111,11 +111,25 @@ prepare() {
     clf manifest "$app" --out "$out"
 }
 
+# Java's own certificate store says when each certificate was put into it, which is when the image was built. The same
+# certificates in PKCS #12, the JDK's other form, which has no times. Its usual password is not a secret.
+undate_certificates() {
+    store=/etc/ssl/certs/java/cacerts
+    [ -e "$store" ] || return 0
+    mkdir -p "$work"
+    keytool -importkeystore -noprompt -srckeystore "$store" -srcstorepass changeit \
+        -destkeystore "$work/cacerts" -deststoretype PKCS12 -deststorepass changeit \
+        -J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE -J-Dkeystore.pkcs12.macAlgorithm=NONE >/dev/null 2>&1 ||
+        die "Java's certificate store cannot be rewritten"
+    cat "$work/cacerts" >"$store"
+}
+
 # The last stage of every image: what Python needs to run, a user of our own, PATH.
 runtime() {
     packages=$(cat /opt/python/packages)
     # shellcheck disable=SC2086  # they are several packages
     install ca-certificates $packages "$@"
+    undate_certificates
     ln -s /opt/clf/bin/clf /usr/local/bin/clf
     groupadd --gid 10001 clf
     useradd --uid 10001 --gid clf --home-dir /nonexistent --shell /usr/sbin/nologin clf
