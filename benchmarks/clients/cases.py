@@ -70,6 +70,7 @@ def _go() -> list[str]:
 
 
 def _java() -> list[str]:
+    # Without the client's own tests, which `make sdk-java` runs.
     build = ["mvn", "-q", "-B", "-pl", "clf-client", "-Dmaven.test.skip=true", "package"]
     sdk = ROOT / "sdk" / "java"
     # Maven asks its repository only if it lacks something.

@@ -11,6 +11,7 @@ esac
 mkdir -p "$2/certs"
 target=$(CDPATH='' cd -- "$2" && pwd)
 cd "$here/../../sdk/java"
+# Without the client's own tests, which `make sdk-java` runs.
 modules="-pl clf-client,clf-compat -Dmaven.test.skip=true package"
 # shellcheck disable=SC2086  # they are several arguments
 mvn -q -o -B $modules >/dev/null 2>&1 || mvn -q -B $modules

@@ -50,7 +50,9 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(limits.CONFIG_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="is it the right folder?") from None
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", remedy="is the path right, and may you read it?"
+        ) from None
     if len(data) > limits.CONFIG_BYTES:
         raise ConfigError(f"{path} is longer than {limits.CONFIG_BYTES} bytes", remedy="is it the right file?")
     return data

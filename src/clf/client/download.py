@@ -8,6 +8,7 @@ who should not be, and that must be heard.
 
 from __future__ import annotations
 
+import abc
 import os
 import threading
 from contextlib import closing
@@ -106,7 +107,7 @@ class Incoming:
         self._body.close()
 
 
-class Lease(Unpicklable):
+class Lease(Unpicklable, abc.ABC):
     """A read transfer that is opened anew when it ended, for the same versions only."""
 
     def __init__(self, link: Link) -> None:
@@ -116,11 +117,13 @@ class Lease(Unpicklable):
         self._transfer: Transfer | None = self._open()
         forget_after_fork(self)
 
+    @abc.abstractmethod
     def _open(self) -> Transfer:
-        raise NotImplementedError
+        """Open it, for the first time or again. Raises TransferError `version_mismatch` for other versions."""
 
+    @abc.abstractmethod
     def _index(self, file: File) -> int:
-        raise NotImplementedError
+        """Where `file` stands in the transfer that is open. Raises TransferError where it is not in it as it was."""
 
     def after_fork(self) -> None:
         """Another thread of the parent may have held the lock."""

@@ -190,7 +190,7 @@ def _folders(server: model.Server, folder: Path, lines: Lines) -> dict[str, Path
     found: dict[str, Path] = {}
     for name in ("data", "results", "state", "keys"):
         written = getattr(server, name)
-        path = (folder / written).resolve() if written else folder
+        path = (folder / written).resolve()
         if path in (folder, *folder.parents):
             raise at(
                 lines,

@@ -111,7 +111,11 @@ def create() -> Starlette:
     configure_logging()
     folder, active = os.environ.get(FOLDER_VARIABLE), os.environ.get(ACTIVE_VARIABLE)
     if not folder or not active:
-        raise ConfigError(f"{FOLDER_VARIABLE} is not set", field="dir", remedy="start the server with clf server run")
+        raise ConfigError(
+            f"{FOLDER_VARIABLE} or {ACTIVE_VARIABLE} is not set",
+            field="dir",
+            remedy="start the server with clf server run",
+        )
     return create_app(open_services(parse_config(read_file(Path(active)), Path(folder))))
 
 
