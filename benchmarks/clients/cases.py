@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -94,7 +94,24 @@ class Place:
 
     owner: OwnerProcess
     url: str
+    plain_pid: int
     size: int
+
+    def pid(self, side: Side) -> int:
+        """The server's process of a side."""
+        if side == "plain":
+            return self.plain_pid
+        if self.owner.process is None:
+            raise RuntimeError("the owner's server does not run")
+        return self.owner.process.pid
+
+
+@dataclass
+class Costs:
+    """CPU seconds for each GiB, round by round: a program with its threads, and the server that it talked to."""
+
+    client: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
 
 
 class Program:
@@ -104,6 +121,7 @@ class Program:
         self._process = process
         self._place = place
         self._count = 0
+        self.costs: dict[Side, Costs] = {"ours": Costs(), "plain": Costs()}
 
     def speed(self, side: Side, direction: Direction) -> float:
         """MiB/s of one round. What it published is looked at and removed."""
@@ -111,17 +129,26 @@ class Program:
         name = f"bench/{self._process.pid}-{self._count}.bin"
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("no pipes")
+        begin = self._used(side)
         self._process.stdin.write(f"{side} {direction} {name}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._process.args!r} ended in {side} {direction}")
+        gib = self._place.size / limits.GIB
+        client, server = (now - before for now, before in zip(self._used(side), begin, strict=True))
+        self.costs[side].client.append(client / gib)
+        self.costs[side].server.append(server / gib)
         if direction == "put" and side == "ours":
             published = self._place.owner.results / name
             if published.stat().st_size != self._place.size:
                 raise AssertionError("another size")
             published.unlink()
         return self._place.size / limits.MIB / float(json.loads(line)["seconds"])
+
+    def _used(self, side: Side) -> tuple[float, float]:
+        """CPU seconds so far, of the program and of a side's server."""
+        return machine.cpu_seconds(self._process.pid), machine.cpu_seconds(self._place.pid(side))
 
 
 @contextlib.contextmanager
@@ -188,7 +215,7 @@ def _place(owner: OwnerProcess, size: int) -> Iterator[Place]:
         )
         try:
             wait_until(lambda: _listens(port), process=server)
-            yield Place(owner, f"https://127.0.0.1:{port}", size)
+            yield Place(owner, f"https://127.0.0.1:{port}", server.pid, size)
         finally:
             server.terminate()
             server.wait(20)
@@ -220,6 +247,7 @@ def measure(name: str, owner: OwnerProcess, size: int) -> Result:
         for _ in range(language.warm - 1):
             in_turn(*sides, rounds=0)
         mine, theirs = in_turn(*sides, rounds=ROUNDS)
+    ours, reference = program.costs["ours"], program.costs["plain"]
     what = {"get": "sealed download", "put": "sealed upload, committed"}[direction]
     return Result(
         name=name,
@@ -232,6 +260,12 @@ def measure(name: str, owner: OwnerProcess, size: int) -> Result:
         better="higher",
         goal=GOAL,
         placement=machine.SHARED,
+        notes={
+            "client_cpu_s_per_gib": median(ours.client[-ROUNDS:]),
+            "reference_client_cpu_s_per_gib": median(reference.client[-ROUNDS:]),
+            "server_cpu_s_per_gib": median(ours.server[-ROUNDS:]),
+            "reference_server_cpu_s_per_gib": median(reference.server[-ROUNDS:]),
+        },
     )
 
 
