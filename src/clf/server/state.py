@@ -9,7 +9,7 @@ The methods are synchronous and meant to be called from threads. No method reads
 epoch. Every change has reached the disk when the method returns, except `touch`, whose loss only makes a transfer look
 idle for longer than it was.
 
-`state_sqlite.py` implements the interface on SQLite. Another database goes behind the same methods.
+`state_sql.py` implements the interface in SQL, `state_sqlite.py` brings SQLite to it.
 """
 
 from __future__ import annotations

@@ -39,18 +39,18 @@ def copy_name(path: Path, version: int) -> Path:
     return path.with_name(f"{path.name}.schema-{version}")
 
 
-def check_version(path: Path, written: str) -> int:
+def check_version(where: str, written: str) -> int:
     """The version of an existing state. Raises StateError for one that this CLF cannot read."""
     version = int(written) if written.isascii() and written.isdecimal() else 0
     if version > VERSION:
         raise StateError(
-            f"the state in {path} has schema version {version}, this CLF knows versions up to {VERSION}",
+            f"the state in {where} has schema version {version}, this CLF knows versions up to {VERSION}",
             code="state_newer",
             remedy="run the CLF that made it, or a newer one; nothing was changed",
         )
     if version < 1:
         raise StateError(
-            f"the state in {path} has schema version {written!r}, which no CLF has made",
+            f"the state in {where} has schema version {written!r}, which no CLF has made",
             remedy="restore it from a backup: clf server restore",
         )
     return version
