@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from clf.errors import StorageError
-from clf.server.results import STAGING_NAME, Fate, ResultsFolder, fate_of
+from clf.server.results import Fate, fate_of
+from clf.server.results_folder import STAGING_NAME, ResultsFolder
 from clf.server.state import ENDED_STATES
 from tests.server.test_state import row
 
@@ -100,7 +101,7 @@ def test_flaw_22_two_writers_never_interleave(results: ResultsFolder) -> None:
         staged.append(0, [b"mine"])
         with refused("writer_busy"):
             results.append("t", 0, [b"theirs"])
-        script = "import sys; from clf.server.results import ResultsFolder as R; R(sys.argv[1]).append('t', 0, [b'x'])"
+        script = "import sys, clf.server.results_folder as r; r.ResultsFolder(sys.argv[1]).append('t', 0, [b'x'])"
         root = str(Path(os.readlink(f"/proc/self/fd/{staged._staging}")).parent)
         other = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=False)
         assert other.returncode == 1
@@ -282,7 +283,7 @@ def test_a_really_full_disk_ends_in_a_code_and_gives_room_back(tmp_path: Path) -
     script = """
 import resource, signal, sys
 from clf.errors import StorageError
-from clf.server.results import ResultsFolder
+from clf.server.results_folder import ResultsFolder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 results = ResultsFolder(sys.argv[1])
 results.begin("t")
@@ -376,7 +377,7 @@ def test_the_lock_ends_with_a_killed_holder(results: ResultsFolder, tmp_path: Pa
     results.append("t", 0, [b"good"])
     script = """
 import sys
-from clf.server.results import ResultsFolder
+from clf.server.results_folder import ResultsFolder
 with ResultsFolder(sys.argv[1]).lock("t") as staged:
     staged.start(4)
     staged.write(b"half a part")

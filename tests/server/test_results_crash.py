@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from clf.server.results import STAGING_NAME, ResultsFolder, fate_of
+from clf.server.results import fate_of
+from clf.server.results_folder import STAGING_NAME, ResultsFolder
 from clf.server.state import StateStore, Transfer
 from tests.shared import ROOT
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from clf import limits
 from clf.errors import LimitError, StorageError
 from clf.server import safe_open
-from clf.server.storage import DataFolder
+from clf.server.storage_folder import DataFolder
 
 KEY = b"k" * 32
 

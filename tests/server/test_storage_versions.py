@@ -12,7 +12,7 @@ import pytest
 
 from clf import limits
 from clf.errors import StorageError
-from clf.server.storage import DataFolder, Version
+from clf.server.storage_folder import DataFolder, Version
 
 KEY = b"k" * 32
 

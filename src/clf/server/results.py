@@ -1,79 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The owner's results folder: results arrive in `.clf-staging`, and appear under their name whole or not at all.
+"""Where an owner's results arrive: what the server asks of any such place.
 
-How one result comes in, and what a crash after each step leaves (a crash: the process or the machine dies):
-
-1. The state reserves the transfer. Crash: no file; `begin` makes it when the first part comes.
-2. `begin` makes `.clf-staging/ID` (0600) and syncs the folder. Crash: an empty file, which the transfer goes on with.
-3. Under `lock`: cut to the durable offset, write the part, sync the file. Crash: bytes behind the durable offset, which
-   nobody was told of; the next part cuts them off.
-4. Still locked: the state stores the new offset. Crash before: as 3. Crash after: the part counts, and is on the disk.
-5. For the commit, locked: check size and SHA-256 of what the file holds, then `prepare`: sync the file, make the parent
-   folders and sync them, see that the name is free. Crash: nothing is visible, the transfer is still open.
-6. Still locked: the state stores commit and receipt, in one transaction, once. From here on it is a result. Crash
-   after: it is counted and not yet visible; `sweep` at the next start, or the repeated commit, goes on with 7.
-7. Still locked: `publish` links the file to its name and syncs that folder. Linking is atomic and fails if the name
-   exists: should the owner have put something there since 5, the state takes the commit back, and nobody has seen a
-   receipt. Crash after: the whole file is visible and has two names.
-8. `discard` removes the staging name. Crash before: `sweep` does it. The result has its own name since 7.
-
-So what is visible was committed, and what was committed becomes visible. A transfer that ends without a commit is given
-to `abandon`.
-
-A file with two names is never written again, so a published result cannot be changed by a late part.
+A result is *staged* under the id of its transfer, part by part, and appears under its name whole or not at all, and
+never over anything. The order in which the server asks is the same for every place:
 
     with results.lock(id) as staged:
         row = state.get(id)                                # read under the lock
-        new = staged.append(row.received, pieces)
+        new = staged.append(row.received, pieces)          # durable when this returns
         state.advance(id, row.received, new, quota)
 
     with results.lock(id) as staged:
         staged.digest(size) == sha256
-        staged.prepare(path, size)
+        staged.prepare(path, size)                         # all that can fail, but for the name itself
         state.commit(id, ...)
         staged.publish(path, size)                         # result_exists: state.uncommit(id, ...)
     results.discard(id)
 
-Left behind by every crash is at most one staging file for each open transfer, which `sweep` finds.
+What a crash leaves after each step is written where the place is: `results_folder`. `places` makes the place that the
+configuration names.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 from clf.errors import StorageError
-from clf.server import safe_open
-from clf.server.staging import (
-    Staged,
-    make_folder,
-    open_results_folder,
-    segments_of,
-    sync_folder,
-    take_lock,
-    taken,
-    write_errors,
-)
 from clf.server.state import Transfer
-
-STAGING_NAME: Final = ".clf-staging"
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,86}")
-_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+from clf.wire.encoding import shown
+from clf.wire.paths import PathError, check_file
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a staging file.
+    """What becomes of a staged result.
 
     keep       it stays
     withdraw   its published name, if it has one, is taken back before it goes
-    publish    path and size of a committed result: it gets its name before the staging file goes
+    publish    path and size of a committed result: it gets its name before what is staged goes
     """
 
     keep: bool
@@ -82,7 +48,7 @@ class Fate:
 
 
 def fate_of(row: Transfer | None) -> Fate:
-    """The fate of the staging file of a transfer, by what the state says about it."""
+    """The fate of what a transfer staged, by what the state says about it."""
     if row is None:
         return Fate(keep=False)
     if row.state == "committed":
@@ -93,8 +59,8 @@ def fate_of(row: Transfer | None) -> Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class FolderUsage:
-    """What lies in the results folder: published and staged files and their bytes, and the bytes the disk has left."""
+class Usage:
+    """What lies in the place: published and staged files and their bytes, and the bytes that are left."""
 
     files: int
     bytes: int
@@ -103,53 +69,117 @@ class FolderUsage:
     free_bytes: int
 
 
-class ResultsFolder:
-    """The folder `root`, for any number of threads and processes. Tests hook on to `step`, called at named points.
+class Staged(ABC):
+    """One result while it is received, locked for one caller; made by `ResultsPlace.lock`. Raises StorageError."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that are staged, durable or not."""
+
+    @property
+    @abstractmethod
+    def is_published(self) -> bool:
+        """Whether it has a published name already; then it must not be written any more."""
+
+    # --- receiving ---
+
+    def append(self, offset: int, pieces: Iterable[bytes | bytearray | memoryview]) -> int:
+        """`start`, `write` each piece, `sync`. If anything fails (`pieces` too), it ends at `offset` again."""
+        self.start(offset)
+        try:
+            for piece in pieces:
+                self.write(piece)
+            return self.sync()
+        except BaseException:
+            self.undo()
+            raise
+
+    @abstractmethod
+    def start(self, offset: int) -> None:
+        """Begin a part at the durable offset: whatever lies behind it was never reported and does not count."""
+
+    @abstractmethod
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Write one piece of the part; it is not durable yet."""
+
+    @abstractmethod
+    def sync(self) -> int:
+        """Make the part durable; returns the new offset, which the caller stores in the state before it unlocks."""
+
+    @abstractmethod
+    def undo(self) -> None:
+        """Give up the part, which also gives its room back."""
+
+    # --- publishing ---
+
+    @abstractmethod
+    def digest(self, size: int) -> bytes:
+        """SHA-256 of the first `size` bytes, the durable ones; `commit_mismatch` if there are fewer."""
+
+    @abstractmethod
+    def prepare(self, path: str, size: int) -> None:
+        """Everything about publishing that can fail, but for the name itself: nothing is visible yet.
+
+        Raises StorageError `result_exists` when the name, or a part of it, is taken by anything else.
+        """
+
+    @abstractmethod
+    def publish(self, path: str, size: int) -> None:
+        """Give what is staged, exactly its `size` durable bytes, its name. May be repeated.
+
+        Raises StorageError `result_exists` when the name, or a part of it, is taken by anything else.
+        """
+
+    @abstractmethod
+    def withdraw(self, path: str) -> bool:
+        """Take back a name that `publish` gave but that was not committed. Touches nothing but this very result."""
+
+
+class ResultsPlace(ABC):
+    """A place for results, for any number of threads and processes.
 
     Everything raises StorageError: `writer_busy`, `offset_conflict`, `commit_mismatch`, `result_exists`, `storage_full`
-    (also quotas of the file system), `storage_unwritable` (read-only, no permission, no hard links, failing disk).
+    (also quotas of the place), `storage_unwritable` (it does not let itself be written).
     """
 
-    def __init__(self, root: Path | str, *, step: Callable[[str], None] = lambda _name: None) -> None:
-        self._root = os.fspath(root)
-        self._step = step
-        handle = safe_open.open_root(self._root)
-        try:
-            make_folder(handle, STAGING_NAME, STAGING_NAME)
-            os.close(open_results_folder(handle, STAGING_NAME, STAGING_NAME))
-        finally:
-            os.close(handle)
-
+    @abstractmethod
     def begin(self, transfer_id: str) -> None:
-        """Make the staging file of a transfer, durably. One that exists stays as it is."""
-        with self._staging(transfer_id) as staging, write_errors(transfer_id):
-            os.close(os.open(transfer_id, _FLAGS | os.O_CREAT, 0o600, dir_fd=staging))
-            self._step("begun")
-            sync_folder(staging)
+        """Begin to stage a transfer's result, durably. One that was begun stays as it is."""
 
-    @contextmanager
-    def lock(self, transfer_id: str) -> Iterator[Staged]:
-        """The staging file, for this caller alone. `writer_busy` if somebody else has it, `offset_conflict` if gone."""
-        with self._staging(transfer_id) as staging:
-            try:
-                handle = os.open(transfer_id, _FLAGS, dir_fd=staging)
-            except FileNotFoundError as error:
-                raise _gone(transfer_id) from error
-            except OSError as error:
-                raise StorageError(
-                    "the staging file cannot be opened", reason=f"{transfer_id}: {error.strerror}", code="internal"
-                ) from error
-            try:
-                take_lock(handle, transfer_id)
-                try:
-                    there = os.stat(transfer_id, dir_fd=staging, follow_symlinks=False)
-                except FileNotFoundError as error:  # discarded between opening and locking
-                    raise _gone(transfer_id) from error
-                if not stat.S_ISREG(there.st_mode) or not os.path.samestat(there, os.fstat(handle)):
-                    raise _gone(transfer_id)
-                yield Staged(self._root, staging, transfer_id, handle, self._step)
-            finally:
-                os.close(handle)
+    @abstractmethod
+    def lock(self, transfer_id: str) -> AbstractContextManager[Staged]:
+        """What is staged, for this caller alone. `writer_busy` if somebody else has it, `offset_conflict` if gone."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether the name of a result is taken, by anything."""
+
+    @abstractmethod
+    def is_staged(self, transfer_id: str) -> bool:
+        """Whether anything is staged for the transfer."""
+
+    @abstractmethod
+    def discard(self, transfer_id: str) -> bool:
+        """Remove what is staged after a commit. True if there was something. The result keeps its own name."""
+
+    @abstractmethod
+    def sweep(self, fate: Callable[[str], Fate], *, refused: Callable[[str], None] = lambda _id: None) -> list[str]:
+        """Remove what no open transfer needs; returns the ids. What somebody works on is left alone.
+
+        `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after it was seen and locked. Since a transfer is
+        reserved before anything is staged, what belongs to one is never mistaken.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Try what publishing needs, to find a wrong place before a result is lost."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Count what is there. Costs a look at everything; the quota itself is kept by the state."""
+
+    # --- made of the above ---
 
     def append(self, transfer_id: str, offset: int, pieces: Iterable[bytes | bytearray | memoryview]) -> int:
         """One part, for callers that store no offset elsewhere; others hold `lock` until it is stored."""
@@ -166,41 +196,8 @@ class ResultsFolder:
         with self.lock(transfer_id) as staged:
             staged.publish(path, size)
 
-    def exists(self, path: str) -> bool:
-        """Whether the name of a result is taken, by anything."""
-        *folders, name = segments_of(path)
-        handle = safe_open.open_root(self._root)
-        try:
-            for segment in folders:
-                below = open_results_folder(handle, segment, path)
-                os.close(handle)
-                handle = below
-            os.stat(name, dir_fd=handle, follow_symlinks=False)
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return False
-            if error.code == "result_exists":
-                return True
-            raise
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise taken(path, str(error.strerror)) from error
-        finally:
-            os.close(handle)
-        return True
-
-    def is_staged(self, transfer_id: str) -> bool:
-        """Whether the transfer has a staging file."""
-        with self._staging(transfer_id) as staging, write_errors(transfer_id):
-            try:
-                os.stat(transfer_id, dir_fd=staging, follow_symlinks=False)
-            except FileNotFoundError:
-                return False
-            return True
-
     def abandon(self, transfer_id: str, path: str | None) -> None:
-        """Remove what there is of a transfer that ended without a commit: staging, and a name given before a crash.
+        """Remove what there is of a transfer that ended without a commit: staged, and a name given before a crash.
 
         While somebody works on it everything stays, or a name given now could not be traced: `sweep` does it later.
         """
@@ -213,110 +210,40 @@ class ResultsFolder:
             if error.code not in ("writer_busy", "offset_conflict"):
                 raise
 
-    def discard(self, transfer_id: str) -> bool:
-        """Remove the staging name after a commit. True if there was one. The result keeps its own name."""
-        with self._staging(transfer_id) as staging, write_errors(transfer_id):
-            try:
-                os.unlink(transfer_id, dir_fd=staging)
-            except FileNotFoundError:
-                return False
-            self._step("discarded")
-            sync_folder(staging)
-            return True
 
-    def sweep(self, fate: Callable[[str], Fate], *, refused: Callable[[str], None] = lambda _id: None) -> list[str]:
-        """Remove what no open transfer needs; returns the ids. Files that somebody works on are left alone.
-
-        `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after the file was seen and locked. Since a
-        transfer is reserved before its file is made, a file that belongs to one is never mistaken.
-        """
-        with self._staging("sweep") as staging, write_errors(STAGING_NAME):
-            names = [name for name in os.listdir(staging) if _ID.fullmatch(name)]
-        swept = []
-        for name in sorted(names):
-            try:
-                with self.lock(name) as staged:
-                    decided = fate(name)
-                    if decided.keep:
-                        continue
-                    if decided.publish is not None and not staged.is_published:
-                        self._publish_late(staged, decided.publish, name, refused)
-                    if decided.withdraw is not None and staged.is_published:
-                        staged.withdraw(decided.withdraw)
-                    if self.discard(name):
-                        swept.append(name)
-            except StorageError as error:
-                if error.code not in ("writer_busy", "offset_conflict"):
-                    raise
-        return swept
-
-    @staticmethod
-    def _publish_late(staged: Staged, where: tuple[str, int], name: str, refused: Callable[[str], None]) -> None:
+def settle(staged: Staged, decided: Fate, transfer_id: str, refused: Callable[[str], None]) -> None:
+    """Do what the fate of a locked result says about its name; `refused` hears of one whose name is taken."""
+    if decided.publish is not None and not staged.is_published:
         try:
-            staged.publish(*where)
+            staged.publish(*decided.publish)
         except StorageError as error:
             if error.code != "result_exists":
                 raise
-            refused(name)
-
-    def check(self) -> None:
-        """Try what publishing needs (write, sync, hard link), to find a wrong folder before a result is lost."""
-        probe = f"probe-{os.getpid()}"
-        with self._staging(probe) as staging, write_errors(STAGING_NAME):
-            root = safe_open.open_root(self._root)
-            try:
-                handle = os.open(probe, _FLAGS | os.O_CREAT, 0o600, dir_fd=staging)
-                try:
-                    os.pwrite(handle, b"clf", 0)
-                    os.fsync(handle)
-                    with suppress(FileNotFoundError):  # of a process of the same number that died here
-                        os.unlink(f".clf-{probe}", dir_fd=root)
-                    os.link(probe, f".clf-{probe}", src_dir_fd=staging, dst_dir_fd=root, follow_symlinks=False)
-                    os.unlink(f".clf-{probe}", dir_fd=root)
-                finally:
-                    os.close(handle)
-                    with suppress(FileNotFoundError):
-                        os.unlink(probe, dir_fd=staging)
-            finally:
-                os.close(root)
-
-    def usage(self) -> FolderUsage:
-        """Count the folder. Costs one look at each file; the quota itself is kept by the state."""
-        files = size = staged_files = staged_size = 0
-        root = safe_open.open_root(self._root)
-        try:
-            for top, _folders, names, handle in os.fwalk(".", dir_fd=root, follow_symlinks=False):
-                staged = top == f"./{STAGING_NAME}" or top.startswith(f"./{STAGING_NAME}/")
-                for name in names:
-                    with suppress(FileNotFoundError):
-                        info = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                        if staged and info.st_nlink == 1:
-                            staged_files, staged_size = staged_files + 1, staged_size + info.st_size
-                        elif not staged:
-                            files, size = files + 1, size + info.st_size
-            disk = os.fstatvfs(root)
-        except OSError as error:
-            raise StorageError("the results folder cannot be read", reason=str(error), code="internal") from error
-        finally:
-            os.close(root)
-        return FolderUsage(files, size, staged_files, staged_size, disk.f_bavail * disk.f_frsize)
-
-    @contextmanager
-    def _staging(self, transfer_id: str) -> Iterator[int]:
-        if not _ID.fullmatch(transfer_id):
-            raise StorageError("not the id of a transfer", reason=ascii(transfer_id)[:100], code="malformed")
-        root = safe_open.open_root(self._root)
-        try:
-            staging = open_results_folder(root, STAGING_NAME, STAGING_NAME)
-        finally:
-            os.close(root)
-        try:
-            yield staging
-        finally:
-            os.close(staging)
+            refused(transfer_id)
+    if decided.withdraw is not None and staged.is_published:
+        staged.withdraw(decided.withdraw)
 
 
-def _gone(transfer_id: str) -> StorageError:
+def taken(path: str, found: str) -> StorageError:
+    """The refusal for a name that is in use."""
     return StorageError(
-        "this result is no longer being received", reason=f"{transfer_id}: no staging file", code="offset_conflict"
+        f"a result {shown(path)} exists",
+        reason=f"{shown(path)}: {found}",
+        code="result_exists",
+        remedy="move it away, or let the app use another name",
     )
+
+
+def gone(transfer_id: str) -> StorageError:
+    """The refusal for a transfer that nothing is staged for any more."""
+    return StorageError(
+        "this result is no longer being received", reason=f"{transfer_id}: nothing is staged", code="offset_conflict"
+    )
+
+
+def segments_of(path: str) -> list[str]:
+    """The segments of a result's name. Raises StorageError for one that the grammar refuses."""
+    try:
+        return check_file(path).split("/")
+    except PathError as error:
+        raise StorageError("not a name for a result", reason=error.message, code="malformed") from error

@@ -25,9 +25,9 @@ from clf.server.limiting import Flow, Pace, Places, Rate
 from clf.server.metrics import Metrics
 from clf.server.policy_live import LivePolicy
 from clf.server.refusal import Refusal
-from clf.server.results import ResultsFolder
+from clf.server.results import ResultsPlace
 from clf.server.state import StateStore
-from clf.server.storage import DataFolder
+from clf.server.storage import DataPlace
 from clf.server.verifier import Verifier
 from clf.wire.encoding import b64url
 
@@ -50,8 +50,8 @@ class Services:
     config: ServerConfig
     keys: LiveKeys
     state: StateStore
-    data: DataFolder
-    results: ResultsFolder
+    data: DataPlace
+    results: ResultsPlace
     audit: AuditLog
     policy: LivePolicy
     verifier: Verifier

@@ -10,7 +10,8 @@ A commit:  1 the sealed document opens          5 the store turns the transfer i
            3 room and name are free             7 the audit entry is on the disk
            4 the receipt is signed              8 the staging name goes, the receipt leaves
 
-What a crash leaves after each step is written in `results.py`; a repeated commit, or the next start, finishes it.
+What a crash leaves after each step is written where the results lie (`results_folder.py`); a repeated commit, or the
+next start, finishes it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from clf import limits
 from clf.errors import ClfError, IntegrityError, StorageError, WireError
 from clf.server.access import ENDED_CODES, Access
 from clf.server.refusal import Refusal
+from clf.server.results import Staged
 from clf.server.services import Facts, Services
-from clf.server.staging import Staged
 from clf.server.state import LimitReached, Result, Transfer
 from clf.wire.documents import Commit, check_receipt, make_receipt
 from clf.wire.sealed import Context, Opener, open_sealed

@@ -21,11 +21,10 @@ from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Pace, Places, Rate
 from clf.server.logs import configure_logging
 from clf.server.metrics import Metrics
+from clf.server.places import open_data, open_results
 from clf.server.policy_live import LivePolicy
-from clf.server.results import ResultsFolder
 from clf.server.services import Services
 from clf.server.state import StateStore
-from clf.server.storage import DataFolder
 from clf.server.verifier import Verifier
 from clf.strict_toml import read_file
 from clf.verify.marks import FileMarks
@@ -58,8 +57,8 @@ def open_services(config: ServerConfig) -> Services:
         config=config,
         keys=LiveKeys(config),
         state=StateStore.open(config.state / STATE_NAME, config.trust),
-        data=DataFolder(config.data),
-        results=ResultsFolder(config.results),
+        data=open_data(config),
+        results=open_results(config),
         audit=AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, now),
         policy=LivePolicy(config),
         verifier=Verifier(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One result while it is received: its staging file under an exclusive lock, until it is published or withdrawn.
+"""A result on its way into a folder: its staging file under an exclusive lock, until it is published or withdrawn.
 
 The lock (flock, on the file itself) is held from before the durable offset is read in the state until the new one is
 stored there, so that two writers, be they threads or processes, can never take turns on bytes that were already
@@ -13,14 +13,14 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
 from clf.errors import StorageError
 from clf.server import safe_open
+from clf.server.results import Staged, segments_of, taken
 from clf.wire.encoding import shown
-from clf.wire.paths import PathError, check_file
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _DIGEST_BYTES: Final = 1 << 20
@@ -52,7 +52,7 @@ def sync_folder(handle: int) -> None:
     os.fsync(handle)
 
 
-class Staged:
+class StagedFile(Staged):
     """A locked staging file; made by `ResultsFolder.lock`. Everything raises StorageError."""
 
     def __init__(self, root: str, staging: int, transfer_id: str, handle: int, step: Callable[[str], None]) -> None:
@@ -76,17 +76,6 @@ class Staged:
         return os.fstat(self._handle).st_nlink > 1
 
     # --- receiving ---
-
-    def append(self, offset: int, pieces: Iterable[bytes | bytearray | memoryview]) -> int:
-        """`start`, `write` each piece, `sync`. If anything fails (`pieces` too), the file ends at `offset` again."""
-        self.start(offset)
-        try:
-            for piece in pieces:
-                self.write(piece)
-            return self.sync()
-        except BaseException:
-            self.undo()
-            raise
 
     def start(self, offset: int) -> None:
         """Begin a part at the durable offset: whatever lies behind it was never reported and is cut off."""
@@ -227,24 +216,6 @@ class Staged:
             yield handle, name
         finally:
             os.close(handle)
-
-
-def taken(path: str, found: str) -> StorageError:
-    """The refusal for a name that is in use."""
-    return StorageError(
-        f"a result {shown(path)} exists",
-        reason=f"{shown(path)}: {found}",
-        code="result_exists",
-        remedy="move it away, or let the app use another name",
-    )
-
-
-def segments_of(path: str) -> list[str]:
-    """The segments of a result's name. Raises StorageError for one that the grammar refuses."""
-    try:
-        return check_file(path).split("/")
-    except PathError as error:
-        raise StorageError("not a name for a result", reason=error.message, code="malformed") from error
 
 
 def make_folder(parent: int, segment: str, path: str) -> None:
