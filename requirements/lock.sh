@@ -21,7 +21,7 @@ compile() { # lock file, then what it holds
 }
 
 # The largest first: the others hold the same versions, so that all fit into one environment.
-compile dev pyproject.toml --extra demo --extra data --extra postgresql --group dev "$@"
+compile dev pyproject.toml --extra demo --extra data --extra postgresql --extra s3 --group dev "$@"
 compile demo pyproject.toml --extra demo --group build --constraints requirements/dev.lock "$@"
 compile examples pyproject.toml --extra data --group build --group examples --constraints requirements/dev.lock "$@"
 compile runtime pyproject.toml --constraints requirements/dev.lock "$@"
