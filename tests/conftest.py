@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.postgresql import Postgresql, postgresql
 
 # A machine that is busy is not a defect: no example has a deadline.
 settings.register_profile("clf", settings(), deadline=None)
@@ -23,6 +25,13 @@ ALLOWED_SKIPS: dict[str, str] = {
     r"^tests/server/test_storage\.py::test_devices_are_refused$": "a container may lack the right to make a device",
 }
 """Node ids (regular expressions) whose tests may be skipped in CI, and why."""
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Postgresql]:
+    """A real PostgreSQL, for all tests of this process; each takes a database of its own."""
+    with postgresql() as made:
+        yield made
 
 
 def in_ci() -> bool:

@@ -135,6 +135,12 @@ KEYRING_KEYS_COUNT: Final = 16
 # --- an owner's state, storage and audit log -------------------------------------------------------
 STATE_BUSY_SECONDS: Final = 10.0
 """How long a transaction waits for another process's before it gives up."""
+STATE_CONNECT_SECONDS: Final = 5
+"""For one connection to PostgreSQL; the client meanwhile waits, and tries again for longer."""
+STATE_CONNECTIONS_COUNT: Final = 8
+"""Connections of one worker to PostgreSQL: writes queue there anyway, and its default is 100 for all."""
+STATE_STATEMENT_SECONDS: Final = 30
+"""A statement of ours takes milliseconds; one that hangs must not hold what others wait for."""
 STATE_TOUCH_SECONDS: Final = 15.0
 """How often at most the use of an open transfer is written down: a fraction of any sensible idle limit."""
 STATE_TOUCHED_COUNT: Final = 10_000

@@ -16,6 +16,7 @@ import pytest
 from clf import limits
 from clf.errors import StateError, StorageError
 from clf.server.state import ENDED_STATES, LimitReached, StateStore, Transfer, Usage
+from clf.server.state_url import StateUrl
 
 
 def row(name: str, *, run: int = 1, charged: int = 0, action: str = "read", **more: object) -> Transfer:
@@ -37,9 +38,9 @@ def row(name: str, *, run: int = 1, charged: int = 0, action: str = "read", **mo
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[StateStore]:
+def store(place: Path | StateUrl) -> Iterator[StateStore]:
     """A new store."""
-    with contextlib.closing(StateStore.open(tmp_path / "state.db", "simulation")) as made:
+    with contextlib.closing(StateStore.open(place, "simulation")) as made:
         yield made
 
 
@@ -277,26 +278,25 @@ def test_the_policy_generation_grows_with_each_other_digest(store: StateStore) -
     assert (store.policy_generation(), store.policy_digest()) == (3, "one")
 
 
-def test_all_of_it_is_there_after_reopening(tmp_path: Path) -> None:
+def test_all_of_it_is_there_after_reopening(place: Path | StateUrl) -> None:
     """Rows, counters, results and policy are those of the closed store, bytes and all."""
-    path = tmp_path / "state.db"
-    first = StateStore.open(path, "intel")
+    first = StateStore.open(place, "intel")
     first.reserve(row("a", action="write", charged=3, size=1 << 52), None, None, 99)
     first.set_policy_digest("d", 1.0)
     first.commit("a", path="x", size=4, sha256="h", receipt=b"\x00\xff", grant="g", max_bytes=None, now=9.0)
     seen = (first.get("a"), first.usage("g"), first.results(), first.usages())
     first.close()
-    second = StateStore.open(path, "intel")
+    second = StateStore.open(place, "intel")
     assert (second.get("a"), second.usage("g"), second.results(), second.usages()) == seen
     assert second.policy_generation() == 1
     second.close()
 
 
-def test_state_made_under_one_trust_root_is_refused_under_the_other(tmp_path: Path) -> None:
+def test_state_made_under_one_trust_root_is_refused_under_the_other(place: Path | StateUrl) -> None:
     """Simulated runs never count for real ones, nor the reverse."""
-    StateStore.open(tmp_path / "state.db", "simulation").close()
+    StateStore.open(place, "simulation").close()
     with pytest.raises(StateError) as refused:
-        StateStore.open(tmp_path / "state.db", "intel")
+        StateStore.open(place, "intel")
     assert refused.value.code == "state_trust_mismatch"
     assert refused.value.remedy
 
@@ -338,13 +338,15 @@ def test_a_damaged_state_is_found_when_it_is_opened(tmp_path: Path) -> None:
         StateStore.open(path, "intel")
 
 
-def test_only_the_owner_may_read_the_state(store: StateStore, tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_state(tmp_path: Path) -> None:
     """Database, log and lock file are 0600 whatever the umask."""
+    store = StateStore.open(tmp_path / "state.db", "simulation")
     store.reserve(row("a"), None, None, 99)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"state.db", "state.db-wal"} <= names
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+    store.close()
 
 
 def test_a_folder_that_does_not_exist_is_a_state_error(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from clf.server.state import ENDED_STATES, LimitReached, StateStore, Transfer, Usage
+from clf.server.state_url import StateUrl
+from tests.postgresql import Postgresql
 
 _IDS = st.sampled_from([f"t{number}" for number in range(8)])
 _GRANTS = st.sampled_from(["g", "h"])
@@ -24,12 +26,17 @@ class StateMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.store = StateStore.open(self.folder / "state.db", "simulation")
+        self.place = self.new_place()
+        self.store = StateStore.open(self.place, "simulation")
         self.rows: dict[str, dict[str, object]] = {}
         self.runs: dict[str, set[bytes]] = {"g": set(), "h": set()}
         self.bytes: dict[str, int] = {"g": 0, "h": 0}
         self.results: dict[str, int] = {}
         self.collected: set[str] = set()
+
+    def new_place(self) -> Path | StateUrl:
+        """Where the store of this history is."""
+        return self.folder / "state.db"
 
     def teardown(self) -> None:
         self.store.close()
@@ -153,7 +160,7 @@ class StateMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Closing and opening again loses nothing."""
         self.store.close()
-        self.store = StateStore.open(self.folder / "state.db", "simulation")
+        self.store = StateStore.open(self.place, "simulation")
 
     @invariant()
     def agree(self) -> None:
@@ -173,3 +180,18 @@ TestStateModel = StateMachine.TestCase
 TestStateModel.settings = settings(
     max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_the_model_in_postgresql(postgresql_server: Postgresql) -> None:
+    """The same histories, fewer of them, in a database that servers share."""
+
+    class InPostgresql(StateMachine):
+        def new_place(self) -> Path | StateUrl:
+            return postgresql_server.place()
+
+    run_state_machine_as_test(
+        InPostgresql,
+        settings=settings(
+            max_examples=6, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )

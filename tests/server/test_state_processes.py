@@ -9,14 +9,17 @@ import threading
 from pathlib import Path
 
 from clf.server.state import LimitReached, StateStore
+from clf.server.state_url import StateUrl
+from tests.postgresql import written
 from tests.server.test_state import row
+from tests.shared import ROOT
 
 _RESERVE = """
 import sys
-from pathlib import Path
 from clf.server.state import LimitReached, StateStore, Transfer
+from tests.postgresql import place_of
 path, worker, count, max_runs = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-store = StateStore.open(Path(path), "simulation")
+store = StateStore.open(place_of(path), "simulation")
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(count):
@@ -32,12 +35,13 @@ for number in range(count):
 """
 
 
-def _start(path: Path, worker: str, count: int, max_runs: str) -> subprocess.Popen[str]:
+def _start(place: Path | StateUrl, worker: str, count: int, max_runs: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", _RESERVE, str(path), worker, str(count), max_runs],
+        [sys.executable, "-c", _RESERVE, written(place), worker, str(count), max_runs],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        cwd=ROOT,
     )
 
 
@@ -50,34 +54,32 @@ def _begin(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_flaw_22_processes_at_the_limit_get_exactly_max_runs(tmp_path: Path) -> None:
-    """Four processes make the store at once and ask for 80 runs while 25 are left: exactly 25 are granted."""
-    path = tmp_path / "state.db"
-    workers = [_start(path, f"w{number}", 20, "25") for number in range(4)]
+def test_flaw_22_processes_at_the_limit_get_exactly_max_runs(place: Path | StateUrl) -> None:
+    """Four processes make the store at once, and ask for 80 runs while 25 are left: exactly 25 are granted."""
+    workers = [_start(place, f"w{number}", 20, "25") for number in range(4)]
     for worker in workers:
         _begin(worker)
     answers = [line for worker in workers for line in worker.communicate()[0].split()]
     assert all(worker.returncode == 0 for worker in workers)
     granted = [line for line in answers if line != "refused"]
     assert (len(granted), len(answers)) == (25, 80)
-    store = StateStore.open(path, "simulation")
+    store = StateStore.open(place, "simulation")
     assert store.usage("g").runs == 25
     assert {transfer.id for transfer in store.list_open()} == set(granted)
     store.close()
 
 
-def test_a_killed_process_loses_no_counted_reservation(tmp_path: Path) -> None:
+def test_a_killed_process_loses_no_counted_reservation(place: Path | StateUrl) -> None:
     """kill -9 in the middle of a stream of reservations: all that it reported are there, and counters equal rows."""
-    path = tmp_path / "state.db"
     reported: list[str] = []
     for attempt in range(5):
-        worker = _start(path, f"k{attempt}", 100_000, "none")
+        worker = _start(place, f"k{attempt}", 100_000, "none")
         _begin(worker)
         assert worker.stdout is not None
         reported += [worker.stdout.readline().strip() for _line in range(7 + 11 * attempt)]
         worker.kill()
         reported += [line for line in worker.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
-    store = StateStore.open(path, "simulation")
+    store = StateStore.open(place, "simulation")
     stored = {transfer.id for transfer in store.list_open()}
     assert {name.strip() for name in reported} <= stored
     assert store.usage("g").runs == len(stored)
@@ -85,9 +87,9 @@ def test_a_killed_process_loses_no_counted_reservation(tmp_path: Path) -> None:
     store.close()
 
 
-def test_threads_share_one_store(tmp_path: Path) -> None:
+def test_threads_share_one_store(place: Path | StateUrl) -> None:
     """Threads at the limit get exactly what is left, each with a connection of its own."""
-    store = StateStore.open(tmp_path / "state.db", "simulation")
+    store = StateStore.open(place, "simulation")
     granted: list[str] = []
     begin = threading.Barrier(6)
 
@@ -113,12 +115,12 @@ def test_threads_share_one_store(tmp_path: Path) -> None:
 
 _FORK = """
 import os, sys
-from pathlib import Path
 from clf.server.state import StateStore, Transfer
+from tests.postgresql import place_of
 def made(name):
     return Transfer(id=name, run=name.encode().ljust(16), grant="g", enclave="e", action="read", created=1.0,
                     expires=9.0, touched=1.0)
-store = StateStore.open(Path(sys.argv[1]), "simulation")
+store = StateStore.open(place_of(sys.argv[1]), "simulation")
 store.reserve(made("before"), None, None, 99)
 child = os.fork()
 if child == 0:
@@ -130,9 +132,9 @@ assert {t.id for t in store.list_open()} == {"before", "child", "after"}
 """
 
 
-def test_a_forked_child_has_its_own_connections(tmp_path: Path) -> None:
-    """SQLite's connections must not cross a fork: parent and child both go on with one file."""
+def test_a_forked_child_has_its_own_connections(place: Path | StateUrl) -> None:
+    """Connections of a database must not cross a fork: parent and child both go on with one state."""
     done = subprocess.run(
-        [sys.executable, "-c", _FORK, str(tmp_path / "state.db")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _FORK, written(place)], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert (done.returncode, done.stderr) == (0, "")

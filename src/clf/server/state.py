@@ -9,7 +9,7 @@ The methods are synchronous and meant to be called from threads. No method reads
 epoch. Every change has reached the disk when the method returns, except `touch`, whose loss only makes a transfer look
 idle for longer than it was.
 
-`state_sql.py` implements the interface in SQL, `state_sqlite.py` brings SQLite to it.
+`state_sql.py` implements the interface in SQL; `state_sqlite.py` and `state_postgresql.py` bring databases to it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Literal
 
 from clf import limits
 from clf.errors import LimitError
+from clf.server.state_url import StateUrl
 
 Trust = Literal["intel", "simulation"]
 TransferState = Literal["open", "committed", "closed", "revoked", "expired", "changed"]
@@ -138,15 +139,19 @@ class StateStore(abc.ABC):
     """See the module's text. Errors: `StateError` when the store cannot be read or written, `LimitReached`."""
 
     @classmethod
-    def open(cls, path: Path | str, trust: Trust) -> StateStore:
-        """Open the store at `path`, making it when it is absent.
+    def open(cls, place: Path | StateUrl, trust: Trust) -> StateStore:
+        """Open the store in a file, or in a database that servers share, making it when it is absent.
 
         Raises:
             StateError: it belongs to the other trust mode, to a newer version of CLF, is damaged, or unreachable.
         """
+        if isinstance(place, StateUrl):
+            from clf.server.state_postgresql import PostgresqlStateStore
+
+            return PostgresqlStateStore(place, trust)
         from clf.server.state_sqlite import SqliteStateStore
 
-        return SqliteStateStore(Path(path), trust)
+        return SqliteStateStore(place, trust)
 
     @abc.abstractmethod
     def close(self) -> None:
