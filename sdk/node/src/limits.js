@@ -65,6 +65,14 @@ export const UPLOAD_PART_BYTES = 32 * MIB;
 export const UPLOAD_PART_LEAST_BYTES = 16 * KIB;
 /** How much of an upload is sealed at a time. */
 export const UPLOAD_PIECE_BYTES = 256 * KIB;
+/** Bodies from this size on are opened and sealed in a thread of their own; before, asking it would cost more. */
+export const THREAD_LEAST_BYTES = 4 * MIB;
+/** What the thread is given at once ... */
+export const THREAD_PIECE_BYTES = 128 * KIB;
+/** ... and how many such pieces of one body it has at most. */
+export const THREAD_PIECES_COUNT = 4;
+/** On a slow link it gets what is there after so long. */
+export const THREAD_GATHER_SECONDS = 0.25;
 /** A file of configuration. */
 export const CONFIG_BYTES = MIB;
 export const OWNERS_COUNT = 100;

@@ -15,8 +15,9 @@ import { MANIFEST_BYTES, NONCE_BYTES } from "../limits.js";
 import { parseManifest } from "../wire/documents.js";
 import { b64url, shown } from "../wire/encoding.js";
 import { advice } from "../wire/problem.js";
-import { Opener, sealedSize } from "../wire/sealed.js";
+import { sealedSize } from "../wire/sealed.js";
 import { unlessAborted } from "./pace.js";
+import { opening } from "./opening.js";
 import { closeTransfer, openTransfer } from "./transfer.js";
 
 /** @typedef {import("./transfer.js").Link} Link */
@@ -48,36 +49,36 @@ async function fetchOnce(link, transfer, file, { offset, length, index, attempts
   const nonce = randomBytes(NONCE_BYTES);
   const op = index === undefined ? "list" : "down";
   const context = /** @type {const} */ ({ op, id: transfer.id, path: file.path, etag: file.etag, offset, length, nonce });
-  const opener = new Opener(transfer.secret, context, { expected: length });
   const sealed = sealedSize(length);
   let received = 0;
-  let opened = 0;
-  /** @type {Buffer | undefined} */
-  let held;
-  await link.http.stream("GET", transfer.url(index === undefined ? "/manifest" : "/content"), {
-    attempts,
-    query: { ...(index === undefined ? {} : { index }), offset, length, nonce: b64url(nonce) },
-    token: transfer.token,
-    head: (announced) => {
-      if (announced !== undefined && announced > sealed) throw new IntegrityError("an answer longer than what was asked for");
-    },
-    take: (piece) => {
-      received += piece.length;
-      /** @type {Promise<void> | void} */
-      let room = undefined;
-      for (const plain of opener.update(piece)) {
-        opened += plain.length;
-        // The bytes that complete the range count only with the message's short last chunk, which may hold none of them.
-        if (opened < length) room = take(plain);
-        else held = plain;
-      }
-      return room;
-    },
-  });
-  if (received < sealed) throw new CutError("the answer ended too early");
-  const last = opener.finish();
-  if (held !== undefined) void take(held);
-  if (last.length > 0) void take(last);
+  /** @type {(error: unknown) => void} */
+  let end = () => undefined;
+  const body = await opening(transfer.secret, context, length, take, (error) => end(error));
+  try {
+    await link.http.stream("GET", transfer.url(index === undefined ? "/manifest" : "/content"), {
+      attempts,
+      query: { ...(index === undefined ? {} : { index }), offset, length, nonce: b64url(nonce) },
+      token: transfer.token,
+      head: (announced) => {
+        if (announced !== undefined && announced > sealed) throw new IntegrityError("an answer longer than what was asked for");
+      },
+      take: (piece) => {
+        received += piece.length;
+        return body.take(piece);
+      },
+      begun: (settle) => {
+        end = settle;
+      },
+    });
+    if (received < sealed) throw new CutError("the answer ended too early");
+    await body.finish();
+  } catch (error) {
+    // Whole chunks that came before a cut are verified bytes, from which the next try goes on.
+    if (error instanceof CutError) await body.flush();
+    throw error;
+  } finally {
+    body.forget();
+  }
 }
 
 /** A read transfer that is opened anew when it ended, for the same versions only. */

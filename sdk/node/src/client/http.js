@@ -176,14 +176,16 @@ export class Http {
    * One request; `take` gets the body of a successful answer piece by piece, `head` its announced length before.
    *
    * Where `take` returns a promise, no more is read, and no deadline passes, until it is resolved. A piece of an iterable
-   * body has left when the next one is asked for: it may be in the same buffer.
+   * body has left when the next one is asked for: it may be in the same buffer. `begun` gets what ends the exchange with
+   * an error, for whoever finds one later than in `take`.
    *
    * @param {string} method
    * @param {string} path
-   * @param {Sending & {take: Take, head?: (length: number | undefined) => void}} options
+   * @param {Sending & {take: Take, head?: (length: number | undefined) => void,
+   *   begun?: (settle: (error: unknown) => void) => void}} options
    * @returns {Promise<void>}
    */
-  async stream(method, path, { attempts, query, token, body, bodyBytes, type, take, head }) {
+  async stream(method, path, { attempts, query, token, body, bodyBytes, type, take, head, begun }) {
     attempts.checkSignals();
     /** @type {Record<string, string | number>} */
     const headers = { "user-agent": `clf-node/${VERSION}`, "accept-encoding": "identity" };
@@ -203,6 +205,7 @@ export class Http {
       insecureHTTPParser: false,
     });
     const guard = new Guard(sent, attempts);
+    begun?.((error) => guard.settle(error));
     await unlessAborted(
       attempts.signals,
       guard.run(SUCCESS[method] ?? [200], take, head ?? (() => undefined), body),
