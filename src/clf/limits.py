@@ -281,6 +281,21 @@ STORAGE_SETTLE_COUNT: Final = 5
 STORAGE_DEPTH_COUNT: Final = 64
 """Folders within folders in one listing; each holds a file handle while it is walked."""
 
+# --- object stores ----------------------------------------------------------------------------------
+S3_KEY_BYTES: Final = 1024
+"""A key's length, the place's prefix in it: S3's own limit."""
+S3_TRIES_COUNT: Final = 3
+"""One request, where the store does not answer or says that it is busy; then the client is told to come again."""
+S3_CONNECT_SECONDS: Final = 5.0
+S3_READ_SECONDS: Final = 30.0
+"""Without a byte from the store."""
+S3_CONNECTIONS_COUNT: Final = 64
+"""Connections that a worker keeps for reuse: one for each body in flight."""
+S3_LOOK_SECONDS: Final = 5.0
+"""How often it is looked whether an object that is being read was replaced: what leaves is of the old version still."""
+S3_PAGE_READS_COUNT: Final = 3
+"""Connections to the store that may break in one piece of a body before the body is cut."""
+
 # --- a worker ---------------------------------------------------------------------------------------
 SPARE_THREADS_COUNT: Final = 32
 """Threads for short steps, besides one for every appraisal, waiting or not, and one for every body."""

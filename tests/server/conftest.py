@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a state can be: what is promised about it is promised for each."""
+"""Where a state can be, and data and results: what is promised about a place is promised for each kind."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from clf.server.state_url import StateUrl
+from tests.object_store import ENVIRONMENT, ObjectStore, object_store
 from tests.postgresql import Postgresql
 
 
@@ -18,3 +20,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | StateUrl:
         return tmp_path / "state.db"
     server: Postgresql = request.getfixturevalue("postgresql_server")
     return server.place()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server. Every test has prefixes of its own, and whoever kills it starts it again."""
+    with object_store(tmp_path_factory.mktemp("s3") / "server") as made:
+        yield made
+
+
+@pytest.fixture
+def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The same, with its credentials in the environment."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

@@ -254,7 +254,7 @@ def test_on_a_new_machine(config: ServerConfig, backup: Path, tmp_path: Path) ->
     load_keys(tmp_path / "keys.sealed", folder / "keys", PASSPHRASE)
     bring_configuration(folder, backup)
     found = load(folder)
-    make_folders([found.state, found.results, found.data])
+    make_folders([found.state, *found.own_folders])
     with pytest.raises(ConfigError) as refused:
         restore(found, backup, time.time)
     assert refused.value.code == "counters_unknown"

@@ -253,7 +253,7 @@ def restore(  # noqa: PLR0917 - typer passes options by name
 
     backups.bring_configuration(folder, source)
     config = load_as_owner(folder)
-    backups.make_folders([config.state, config.results, config.data])
+    backups.make_folders([config.state, *config.own_folders])
     token = None if head is None else read_head(head)
     with locked(config):
         done = backups.restore(config, source, time.time, head=token, accept=accept, used_up=used_up)

@@ -19,6 +19,7 @@ from clf.errors import ConfigError
 from clf.server import config_model as model
 from clf.server.config_model import Limits, Rotation
 from clf.server.config_policy import to_policy
+from clf.server.config_s3 import Bucket, to_bucket
 from clf.strict_toml import at, parse, read_file
 from clf.toml_lines import Lines
 from clf.verify.rules import Policy, Trust
@@ -66,8 +67,8 @@ class ServerConfig:
     folder: Path
     listen: Address
     admin: Address
-    data: Path
-    results: Path
+    data: Path | Bucket
+    results: Path | Bucket
     state: Path
     keys: Path
     tls_certificate: Path
@@ -90,6 +91,11 @@ class ServerConfig:
     def file(self) -> Path:
         """The file that this was read from, or stands for."""
         return self.folder / FILE_NAME
+
+    @property
+    def own_folders(self) -> list[Path]:
+        """Those of data and results that are folders of this machine."""
+        return [place for place in (self.data, self.results) if isinstance(place, Path)]
 
     @property
     def identity_file(self) -> Path:
@@ -143,6 +149,7 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
     folder = folder.resolve()
     server, attestation = file.server, file.attestation
     folders = _folders(server, folder, lines)
+    buckets = _buckets(file, folder, lines)
     listen = _address(server.listen, "listen", lines)
     admin = _address(server.admin, "admin", lines)
     if not _is_loopback(admin.host):
@@ -169,7 +176,10 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
         folder=folder,
         listen=listen,
         admin=admin,
-        **folders,
+        data=buckets.get("data") or folders["data"],
+        results=buckets.get("results") or folders["results"],
+        state=folders["state"],
+        keys=folders["keys"],
         tls_certificate=folder / server.tls.certificate,
         tls_key=folder / server.tls.key,
         workers=server.workers,
@@ -186,10 +196,12 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
 
 
 def _folders(server: model.Server, folder: Path, lines: Lines) -> dict[str, Path]:
-    """The four folders, resolved: where one lay in another, serving data would serve results, state or keys."""
+    """The folders, resolved: where one lay in another, serving data would serve results, state or keys."""
     found: dict[str, Path] = {}
     for name in ("data", "results", "state", "keys"):
         written = getattr(server, name)
+        if written is None:
+            continue
         path = (folder / written).resolve()
         if path in (folder, *folder.parents):
             raise at(
@@ -211,6 +223,32 @@ def _folders(server: model.Server, folder: Path, lines: Lines) -> dict[str, Path
                     value=written,
                 )
         found[name] = path
+    return found
+
+
+def _buckets(file: model.File, folder: Path, lines: Lines) -> dict[str, Bucket]:
+    """The places in object stores; for data and results each there is a folder or such a place."""
+    found: dict[str, Bucket] = {}
+    for name in ("data", "results"):
+        store, written = getattr(file, name), getattr(file.server, name)
+        if store is None and written is None:
+            remedy = f'name a folder, or write a table [{name}] with url = "s3://bucket/folder/"'
+            raise at(lines, ("server", name), FILE_NAME, "is missing", remedy=remedy)
+        if store is None:
+            continue
+        if written is not None:
+            remedy = f"remove the folder from [server], or the table [{name}]"
+            raise at(lines, ("server", name), FILE_NAME, f"stands beside [{name}]", remedy=remedy, value=written)
+        found[name] = to_bucket(store, name, folder, lines, FILE_NAME)
+    if len(found) == 2 and found["data"].overlaps(found["results"]):
+        raise at(
+            lines,
+            ("results", "url"),
+            FILE_NAME,
+            "overlaps with data: what comes back would be released",
+            remedy="give each a prefix or bucket of its own",
+            value=str(found["results"]),
+        )
     return found
 
 

@@ -77,13 +77,24 @@ class Rotation(Strict):
     certificate_days_left: Days = limits.RENEW_CERTIFICATE_DAYS_LEFT
 
 
+class ObjectStore(Strict):
+    """[data] or [results]: a place in an S3 bucket, instead of the folder of this name in [server]."""
+
+    url: str
+    region: str
+    endpoint: str | None = None
+    path_style: bool = False
+    ca: str | None = None
+    credentials: str | None = None
+
+
 class Server(Strict):
-    """[server]: where it listens and which folders it uses."""
+    """[server]: where it listens and which folders it uses; data and results may be in object stores instead."""
 
     listen: str
     admin: str
-    data: str
-    results: str
+    data: str | None = None
+    results: str | None = None
     state: str
     keys: str
     tls: Tls
@@ -177,6 +188,8 @@ class File(Strict):
     """The whole file."""
 
     server: Server
+    data: ObjectStore | None = None
+    results: ObjectStore | None = None
     attestation: Attestation
     enclave: dict[str, Enclave] = Field(default_factory=dict)
     grant: list[Grant] = Field(default_factory=list)

@@ -16,7 +16,7 @@ from typing import NoReturn
 from clf import limits
 from clf.errors import StorageError
 from clf.server.access import Access, check_policy, end
-from clf.server.refusal import Refusal
+from clf.server.refusal import Refusal, refusal_of
 from clf.server.services import Services, etag_key
 from clf.server.storage import OpenedFile
 from clf.wire.documents import ManifestEntry, decode_manifest
@@ -92,6 +92,7 @@ class FileDownload(Download):
         if self._file.etag(key) != context.etag:
             self._file.close()
             self._changed()
+        self._file.expect(context.offset, context.length)
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Sealed pieces. Blocking: each step reads, checks and seals one. Raises Refusal."""
@@ -123,7 +124,12 @@ class FileDownload(Download):
         return max(limits.PIECE_BYTES, share - share % CHUNK_BYTES)
 
     def _fill(self, file: OpenedFile, piece: memoryview, offset: int) -> None:
-        count = file.pread_into(piece, offset)
+        try:
+            count = file.pread_into(piece, offset)
+        except StorageError as error:
+            if error.code == "source_changed":
+                self._changed()
+            raise refusal_of(error, step="source") from error
         if count != len(piece) or file.changed():
             self._changed()
         self._go_on()

@@ -18,8 +18,10 @@ from typing import Any, Final
 from clf.errors import ClfError, ConfigError
 from clf.server import certificates
 from clf.server.config import Address, ServerConfig, load
+from clf.server.config_s3 import Bucket
 from clf.server.keys import load_identity, load_keyring, load_private_key, read_named_key
 from clf.server.rotation import interrupted
+from clf.server.s3_client import check_bucket
 from clf.server.setup import load_certificate
 from clf.strict_toml import read_file
 from clf.verify.rules import ANY, PROFILES, EnclaveRule, Grant, Policy, TcbRule
@@ -105,7 +107,11 @@ def _check_files(config: ServerConfig, report: Report) -> None:
             Finding(f"collateral: {config.collateral.location} is not a folder", "create or name it")
         )
     for name in ("data", "results", "state", "keys"):
-        _check_folder(name, getattr(config, name), report)
+        place = getattr(config, name)
+        if isinstance(place, Bucket):
+            attempt(lambda place=place, name=name: check_bucket(place, name))  # type: ignore[misc]
+        else:
+            _check_folder(name, place, report)
 
 
 def _check_folder(name: str, path: Path, report: Report) -> None:
@@ -188,6 +194,11 @@ def sentences(config: ServerConfig, now: float) -> list[str]:
     said = [
         f"Trusts {who}; collateral comes from {source[config.collateral.kind]}, is at most "
         f"{config.max_age_hours} hours old and has at least evaluation number {policy.min_tcb_evaluation_number}.",
+        *(
+            f"{name.capitalize()} are in {place}, at {place.endpoint or 'Amazon S3'}, region {place.region}."
+            for name, place in (("data", config.data), ("results", config.results))
+            if isinstance(place, Bucket)
+        ),
         f"Listens on {config.listen}; health and metrics are on {config.admin}.",
     ]
     for rule in policy.enclaves:

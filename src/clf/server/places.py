@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+from clf.errors import ConfigError
 from clf.server.config import ServerConfig
+from clf.server.config_s3 import Bucket
 from clf.server.results import ResultsPlace
 from clf.server.results_folder import ResultsFolder
+from clf.server.s3_client import Store
 from clf.server.storage import DataPlace
 from clf.server.storage_folder import DataFolder
 
 
 def open_data(config: ServerConfig) -> DataPlace:
-    """Where the data lies. Raises StorageError."""
+    """Where the data lies. Raises StorageError or ConfigError."""
+    if isinstance(config.data, Bucket):
+        from clf.server.storage_s3 import DataBucket
+
+        return DataBucket(Store(config.data, "data"))
     return DataFolder(config.data)
 
 
 def open_results(config: ServerConfig) -> ResultsPlace:
-    """Where results go. Raises StorageError."""
+    """Where results go. Raises StorageError or ConfigError."""
+    if isinstance(config.results, Bucket):
+        raise ConfigError("results: in object stores not yet", field="results", remedy="name a folder in [server]")
     return ResultsFolder(config.results)

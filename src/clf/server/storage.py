@@ -66,6 +66,10 @@ class OpenedFile(ABC):
     def etag(self, key: bytes) -> str:
         """An opaque name for this version; `key` is the server's secret for it."""
 
+    def expect(self, offset: int, length: int) -> None:
+        """Say which range will be read, in order: where opening costs, a place opens it once. Means nothing else."""
+        del offset, length
+
     @abstractmethod
     def changed(self) -> bool:
         """Whether the content is another one by now, or the name leads to another file, or nowhere.

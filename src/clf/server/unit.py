@@ -88,7 +88,7 @@ def render(config: ServerConfig, user: str, clf: Path | None = None) -> str:
     if not _USER.fullmatch(user):
         raise ConfigError(f"user: {user!r} is no name of a system user", field="user", remedy="--user clf")
     program = clf or Path(sys.executable).with_name("clf")
-    places = [config.state, config.results, config.keys]
+    places = [config.state, *([config.results] if isinstance(config.results, Path) else []), config.keys]
     in_home = any(path.is_relative_to(home) for path in (program, config.folder, *places) for home in _HOMES)
     return _UNIT.format(
         description=config.folder.name,
