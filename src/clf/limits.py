@@ -349,12 +349,18 @@ FILESYSTEM_THREADS_COUNT: Final = 8
 """Ranges of one `cat_ranges` that are fetched at once."""
 
 # --- a cluster of enclaves --------------------------------------------------------------------------
-CLUSTER_CERTIFICATE_SECONDS: Final = 24 * 3600
-"""A member's certificate: a job of a day. Whoever needs longer starts members anew, which attest anew."""
-CLUSTER_LIVES_COUNT: Final = 7
-"""The authority lives so many times as long; it ends with its process in any case."""
+CLUSTER_CERTIFICATE_SECONDS: Final = 1800
+"""A member's certificate. Who can prove itself no longer is out after so long at the latest."""
+CLUSTER_RENEWAL_SHARE: Final = 3
+"""A certificate is renewed when one of so many parts of its life is over: two thirds are left for what fails."""
+CLUSTER_RETRY_SHARE: Final = 30
+"""A renewal that failed is tried again after one of so many parts: each minute."""
+CLUSTER_SWEEP_SECONDS: Final = 1.0
+"""How often connections are looked at for members that have ended."""
+CLUSTER_AUTHORITY_SECONDS: Final = 90 * 24 * 3600
+"""The authority's own certificate, and so the longest job. It ends with its process in any case."""
 CLUSTER_SKEW_SECONDS: Final = 300
-"""Clocks of members may differ by this much."""
+"""Clocks of members may differ by this much, which is less than a certificate has left when it is renewed."""
 CLUSTER_MESSAGE_BYTES: Final = 64 * KIB
 """One line of the join protocol: a quote in base64url has up to 22 kB."""
 CLUSTER_JOIN_SECONDS: Final = 60.0

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
+import json
 import os
 import signal
 import socket
 import ssl
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,23 +21,22 @@ from urllib.parse import urlsplit
 import dask.config
 import dask.dataframe
 import pandas
+import psutil
 import pytest
 from cryptography import x509
+from distributed.comm.core import connect
 
 from clf import limits
 from clf.app.platform import QuoteSocket
-from clf.attest import simulated
-from clf.dask.authority import Authority, Membership, check_issued
+from clf.dask.authority import Authority, check_issued
 from clf.dask.cluster import Cluster, confined, first_enclave
 from clf.dask.join import Admission, Application
-from clf.dask.peers import Peers
 from clf.dask.service import join
 from clf.errors import AppraisalError, IntegrityError, WireError
 from clf.filesystem import memory
 from clf.simulator.quote import DEFAULT_FLAGS
 from clf.verify.claims import SGX_DEBUG
-from clf.verify.fetch import PccsSource
-from clf.verify.trust import TrustRoot
+from tests.filesystem.enclaves import OTHER, SCHEDULER, Workers, greeting, peers_of
 from tests.world import MRSIGNER, OwnerProcess, World, wait_until
 
 pytestmark = [
@@ -44,24 +46,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-OTHER = bytes(reversed(range(32)))
 Start = Callable[..., subprocess.Popen[bytes]]
-
-
-def peers_of(world: World, mrenclave: bytes | None = None, **report: Any) -> Peers:
-    """An enclave's view of others."""
-    attester = world.attester(**report) if mrenclave is None else world.attester(mrenclave, **report)
-    root = (world.folder / "platform" / "root.pem").read_bytes()
-    return Peers(attester, TrustRoot.simulation_pem(root), PccsSource(world.pccs_url))
 
 
 # --- joining, without sockets -------------------------------------------------------------------------
 
 
 def test_the_same_app_is_admitted(everything: World) -> None:
-    """Both prove themselves, and the certificate is for the member's key and ends after a day."""
+    """Both prove themselves, and the certificate is for the member's key and ends after half an hour."""
     authority = Authority()
-    admission, application = Admission(authority, peers_of(everything)), Application(peers_of(everything))
+    admission, application = Admission(authority, peers_of(everything), SCHEDULER), Application(peers_of(everything))
     member = application.accept(admission.admit(application.apply(admission.hello(application.nonce()))))
     certificate = x509.load_pem_x509_certificate(member.certificate)
     life = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
@@ -74,7 +68,7 @@ def test_the_same_app_is_admitted(everything: World) -> None:
 def test_another_app_is_refused(everything: World, who: str) -> None:
     """A worker with another measurement does not get in, and no worker goes to another app's authority."""
     mine, other = peers_of(everything), peers_of(everything, OTHER)
-    admission = Admission(Authority(), other if who == "authority" else mine)
+    admission = Admission(Authority(), other if who == "authority" else mine, SCHEDULER)
     application = Application(other if who == "member" else mine)
     hello = admission.hello(application.nonce())
     with pytest.raises(AppraisalError) as caught:
@@ -92,9 +86,9 @@ def test_another_app_is_refused(everything: World, who: str) -> None:
 def test_evidence_is_for_this_join_alone(everything: World) -> None:
     """Another join's lines, another key, another authority's certificate: each is refused, and one is used once."""
     peers, authority = peers_of(everything), Authority()
-    admission, application = Admission(authority, peers), Application(peers)
+    admission, application = Admission(authority, peers, SCHEDULER), Application(peers)
     applied = application.apply(admission.hello(application.nonce()))
-    second = Admission(authority, peers)
+    second = Admission(authority, peers, SCHEDULER)
     second.hello(application.nonce())
     with pytest.raises(AppraisalError):
         second.admit(applied)
@@ -102,11 +96,11 @@ def test_evidence_is_for_this_join_alone(everything: World) -> None:
     with pytest.raises(WireError):
         admission.admit(applied)
     stranger = Application(peers)
-    stranger.apply(Admission(authority, peers).hello(stranger.nonce()))
+    stranger.apply(Admission(authority, peers, SCHEDULER).hello(stranger.nonce()))
     with pytest.raises(IntegrityError):
         stranger.accept(answer)
     elsewhere = Application(peers)
-    elsewhere.apply(Admission(Authority(), peers).hello(elsewhere.nonce()))
+    elsewhere.apply(Admission(Authority(), peers, SCHEDULER).hello(elsewhere.nonce()))
     with pytest.raises(IntegrityError):
         elsewhere.accept(answer)
     application.accept(answer)
@@ -132,15 +126,18 @@ def test_a_certificate_of_another_authority(everything: World) -> None:
 def test_a_members_dask_takes_no_program_from_the_machine() -> None:
     """What /etc/dask names to be loaded is not, no page is served without TLS, and spills and keys are in memory."""
     named = {"distributed.scheduler.preload": ["/tmp/evil.py"], "distributed.worker.preload": ["/tmp/evil.py"]}  # noqa: S108
-    with dask.config.set(named), confined(Authority().join()) as security:
+    with dask.config.set(named), confined(Authority().join()) as (credentials, _security):
         for role in ("client", "nanny", "scheduler", "worker"):
             assert dask.config.get(f"distributed.{role}.preload") == []
         assert dask.config.get("distributed.scheduler.http.routes") == []
         assert memory.exposed(dask.config.get("temporary_directory")) == ""
-        key = Path(security.get_tls_config_for_role("worker")["key"])  # type: ignore[no-untyped-call]
-        assert memory.exposed(key) == ""
-        assert key.stat().st_mode & 0o077 == 0
-    assert not key.exists()
+        place = Path(dask.config.get("temporary_directory")).parent
+        credentials.replace(Authority().join())
+        assert {file.name for file in place.iterdir()} == {
+            "work",
+            "lock",
+        }  # and no key
+    assert not place.exists()
 
 
 # --- the whole of it, with processes ------------------------------------------------------------------
@@ -163,26 +160,9 @@ def cluster(everything: World, app: None, outcomes: list[str]) -> Iterator[Clust
 @pytest.fixture
 def start(everything: World, cluster: Cluster, tmp_path: Path) -> Iterator[Start]:
     """Start a worker; all end with the test."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def one(socket: Path | None = None) -> subprocess.Popen[bytes]:
-        root = everything.folder / "platform" / "root.pem"
-        where = [cluster.joins[0], str(cluster.joins[1]), cluster.scheduler]
-        environment = {**os.environ, simulated.ENVIRONMENT: str(socket or everything.folder / "quote.sock")}
-        with (tmp_path / f"worker-{len(started)}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.filesystem.member", str(root), everything.pccs_url, *where],
-                    env=environment,
-                    stderr=log,
-                )
-            )
-        return started[-1]
-
-    yield one
-    for process in started:
-        process.kill()
-        process.wait(10)
+    workers = Workers(everything, cluster.joins, tmp_path)
+    yield workers.start
+    workers.end()
 
 
 def test_workers_read_their_own_partitions(
@@ -229,19 +209,72 @@ def test_a_foreign_worker_does_not_join(
     assert "joined" not in outcomes
 
 
-def greeting(scheduler: str, member: Membership | None, folder: Path) -> bytes:
-    """The first bytes that the scheduler says to who connects with these keys, or with none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if member is not None:
-        (folder / "keys.pem").write_bytes(member.key + member.certificate)
-        context.load_cert_chain(folder / "keys.pem")
-    address = urlsplit(scheduler)
-    with (
-        socket.create_connection((address.hostname, address.port), 20) as plain,
-        context.wrap_socket(plain) as connection,
-    ):
-        return connection.recv(1)
+def listening(process: int) -> set[str]:
+    """Where a process listens."""
+    found = psutil.Process(process).net_connections(kind="inet")
+    return {f"tls://127.0.0.1:{item.laddr.port}" for item in found if item.status == psutil.CONN_LISTEN}
+
+
+def answered(address: str, said: bytes) -> bytes:
+    """All that is said to who speaks no TLS."""
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname, place.port), 20) as plain:
+        plain.sendall(said)
+        plain.shutdown(socket.SHUT_WR)
+        heard = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := plain.recv(4096):
+                heard += piece
+        return heard
+
+
+def test_every_open_port_wants_a_members_certificate(everything: World, app: None, memory_folder: Path) -> None:
+    """First enclave and worker listen at one port each for Dask, and at one to join: pages and nannies are nowhere.
+
+    Plain TCP, no certificate, another authority's and an expired one get no word of Dask from either.
+    """
+    del app
+    before = listening(os.getpid())
+    with first_enclave(peers_of(everything)) as cluster:
+        workers = Workers(everything, cluster.joins, memory_folder)
+        try:
+            process = workers.start()
+            cluster.client.wait_for_workers(1, timeout=100)
+            joins = f"tls://{cluster.joins[0]}:{cluster.joins[1]}"
+            assert listening(os.getpid()) - before == {cluster.scheduler, joins}
+            (worker,) = cluster.client.scheduler_info()["workers"]
+            assert listening(process.pid) == {worker}
+            now = time.time()
+            lapsed = Authority(lambda: now - 10 * limits.CLUSTER_CERTIFICATE_SECONDS)
+            old, mine = lapsed.join(), cluster.authority
+            mine._now = lapsed._now  # a certificate of this very authority, that has ended
+            expired = mine.join()
+            mine._now = time.time
+            mine.join()
+            strangers = {"none": None, "another authority's": Authority().join(), "both": old, "expired": expired}
+            for address in (cluster.scheduler, worker):
+                for stranger in strangers.values():
+                    with pytest.raises(ssl.SSLError):
+                        greeting(address, stranger, memory_folder)
+                for said in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 64):
+                    heard = answered(address, said)
+                    assert heard[:1] in {b"", b"\x15"}  # silence, or TLS's own record for an alert
+                with pytest.raises(OSError):  # noqa: PT011 - Dask's CommClosedError is one
+                    asyncio.run(plain(address.replace("tls://", "tcp://"), require_encryption=False))
+                assert greeting(address, join(cluster.joins, peers_of(everything)), memory_folder)
+            assert json.loads(answered(joins, b"GET / HTTP/1.1\r\n\r\n")).keys() == {"error"}
+            with confined(mine.join()) as (_credentials, security):
+                named: dict[str, Any] = security.get_connection_args("worker")  # type: ignore[no-untyped-call]
+                with pytest.raises(RuntimeError, match="encryption required"):
+                    asyncio.run(plain("tcp://127.0.0.1:1", **named))
+        finally:
+            workers.end()
+
+
+async def plain(address: str, **named: Any) -> None:
+    """Dask's own client, without TLS."""
+    comm = await connect(address, timeout=20, **named)  # type: ignore[no-untyped-call]
+    await comm.close()
 
 
 def test_only_members_speak_to_the_scheduler(everything: World, cluster: Cluster, memory_folder: Path) -> None:

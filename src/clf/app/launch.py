@@ -25,8 +25,10 @@ import platformdirs
 
 from clf.app import config as app_config
 from clf.app import isolate, memory, owners
+from clf.app import part as part_of
 from clf.app.guard import Guard
 from clf.app.measure import SIMULATED_SIGNER, Measurement, measure
+from clf.app.part import Part
 from clf.app.platform import QuoteSocket
 from clf.app.staging import Report, Silent, Staging
 from clf.attest import Attester, configfs_tsm, rtmr, simulated
@@ -39,10 +41,8 @@ PLATFORM_ENVIRONMENT = "CLF_SIMULATOR"
 """The environment variable that names the simulated platform's folder, for people who use one often."""
 
 
-CLUSTER_ENVIRONMENT = "CLF_CLUSTER"
-"""The environment variable in which `clf run --workers` says where the app's enclaves meet."""
-
-WORKER = (sys.executable, "-m", "clf.dask.worker")
+_CLUSTER_PROGRAMS = {role: (sys.executable, "-m", f"clf.dask.{role}") for role in ("scheduler", "worker")}
+"""What is started in the app's place; the other roles are the app itself."""
 
 
 def platform_folder(given: Path | None, environment: Mapping[str, str]) -> Path:
@@ -90,29 +90,27 @@ def launch(
     *,
     report: Report | None = None,
     alone: bool = False,
-    cluster: str = "",
-    worker: bool = False,
+    part: Part | None = None,
 ) -> int:
     """Measure, copy, start, and wait for the app. Its exit code, or 128 and the signal's number that ended it.
 
     Of `environment`, the host's, only PATH reaches the app. `alone` says that this process does nothing else, so that
     it may be cut off from the machine's disks (clf.app.isolate) for an app with inputs or outputs.
 
-    `cluster` says where the app's enclaves meet (clf.app.workers), and `worker` that this is not the first of them: it
-    then runs CLF's own program for workers, measured as the app. The host chooses both, and neither gives it anything.
+    `part` says which part of a cluster this is (clf.app.part): a scheduler or a worker runs CLF's own program in the
+    app's place, measured as the app. The host chooses it, and it gives the host nothing.
 
     Raises ConfigError where the app or its program is wrong; for inputs and outputs what clf.app.staging raises.
     """
     with _guarded(app, alone=alone) as (guard, measured):
+        _check_part(measured, part)
         if measured.config.has_data:
             attester = _Simulated(lambda data: _quote(platform, measured, data))
             values = _environment(measured, guard.folder, None, environment)
             return _run_with_data(guard, measured, values, attester, report or Silent())
         with QuoteSocket(guard.folder / "quote.sock", lambda data: _quote(platform, measured, data)) as quotes:
             values = _environment(measured, guard.folder, quotes.path, environment)
-            if cluster:
-                values[CLUSTER_ENVIRONMENT] = cluster
-            return _run(guard, measured, values, WORKER if worker else None)
+            return _run(guard, measured, values, part)
 
 
 def launch_tdx(
@@ -125,6 +123,7 @@ def launch_tdx(
     measured_as: Callable[[bytes, Literal["extended", "already"]], None] = lambda _value, _how: None,
     report: Report | None = None,
     alone: bool = False,
+    part: Part | None = None,
 ) -> int:
     """As launch, in a trust domain. The app is measured and RTMR3 states it, before it starts; else it does not start.
 
@@ -132,6 +131,7 @@ def launch_tdx(
     AppError where memory may be swapped to a disk in clear: the host has that disk.
     """
     with _guarded(app, alone=alone) as (guard, measured):
+        _check_part(measured, part)
         memory.check_swap(accepted=measured.config.app.swap == "any", swaps=swaps)
         values = _environment(measured, guard.folder, None, environment)
         _program(measured, values)  # what cannot start must not use up the one extension of this boot
@@ -140,7 +140,7 @@ def launch_tdx(
         if measured.config.has_data:
             attester = configfs_tsm.TdxAttester(reports)
             return _run_with_data(guard, measured, values, attester, report or Silent())
-        return _run(guard, measured, values)
+        return _run(guard, measured, values, part)
 
 
 @contextlib.contextmanager
@@ -241,6 +241,26 @@ def _program(measured: Measurement, environment: dict[str, str]) -> str:
     return found
 
 
-def _run(guard: Guard, measured: Measurement, environment: dict[str, str], command: Sequence[str] | None = None) -> int:
-    command = command or [_program(measured, environment), *measured.config.app.command[1:]]
+def _run(guard: Guard, measured: Measurement, environment: dict[str, str], part: Part | None) -> int:
+    command: Sequence[str] = [_program(measured, environment), *measured.config.app.command[1:]]
+    if part is not None:
+        environment = {**environment, part_of.ENVIRONMENT: part.value}
+        command = _CLUSTER_PROGRAMS.get(part.role, command)
     return guard.run(command, guard.folder / "app", environment)
+
+
+def _check_part(measured: Measurement, part: Part | None) -> None:
+    if part is None:
+        return
+    if measured.config.cluster is None:
+        raise ConfigError(
+            f"{app_config.NAME} has no [cluster]",
+            field="cluster",
+            remedy='[cluster] with trust = "simulation", simulation_root = "root.pem" and pccs = "http://..."',
+        )
+    if measured.config.has_data:
+        raise ConfigError(
+            "an app of a cluster reads and writes by itself",
+            field="output" if measured.config.output else "input",
+            remedy="read with clf:// in the app, and leave [[input]] and [[output]] out",
+        )

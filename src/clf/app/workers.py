@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the workers of a simulated cluster beside its first enclave, and others in the place of those that die.
 
-Each is a `clf run` of its own: measured, copied, and with evidence of its own. Where they meet is said to all of them
-in the environment; it is the host's to choose, since enclaves believe each other's evidence and not an address.
+Each is a `clf run` of its own: measured, copied, and with evidence of its own. Where they meet is the host's to choose
+(clf.app.part).
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from types import TracebackType
 from typing import Self
 
 from clf import limits
+from clf.app.part import part
 
 
 class Workers:
-    """`count` workers, until the block ends; a context manager. `place` is what the first enclave is told."""
+    """`count` workers, until the block ends; a context manager. `part` is what the first enclave is told."""
 
     def __init__(self, app: Path, platform: Path, count: int) -> None:
         joins, scheduler = _free_ports(2)
-        self.place = f"127.0.0.1:{joins} 127.0.0.1:{scheduler}"
+        self.part = part("first", join=f"127.0.0.1:{joins}", listen=f"127.0.0.1:{scheduler}")
         self._command = [
             sys.executable, "-m", "clf.cli.main", "run", os.fspath(app),
-            "--platform", os.fspath(platform), "--worker-of", self.place,
+            "--platform", os.fspath(platform), "--role", "worker",
+            "--join", f"127.0.0.1:{joins}", "--listen", "127.0.0.1:0",
         ]  # fmt: skip
         self._count = count
         self._left = limits.CLUSTER_RESTARTS_COUNT * count
@@ -36,7 +38,7 @@ class Workers:
         self._thread = threading.Thread(target=self._watch, name="clf-workers", daemon=True)
 
     def __enter__(self) -> Self:
-        sys.stderr.write(f"cluster at {self.place}\n")
+        sys.stderr.write(f"cluster at {self.part.join[0]}:{self.part.join[1]}\n")
         self._started = [self._start(number) for number in range(self._count)]
         self._thread.start()
         return self

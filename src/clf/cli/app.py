@@ -16,6 +16,7 @@ from clf.errors import ConfigError
 if TYPE_CHECKING:
     from clf.app.config import AppConfig
     from clf.app.measure import Examination, Measurement
+    from clf.app.part import Part
 
 _SIMULATION = "SIMULATION: measured and quoted by software. It protects nothing from whoever runs this machine."
 _NOT_MEASURED = (
@@ -47,8 +48,22 @@ def run(  # noqa: PLR0917 - typer passes options by name
         int,
         typer.Option(min=0, max=100, help="Start so many workers of clf.dask with it, each a (simulated) enclave."),
     ] = 0,
-    worker_of: Annotated[
-        str, typer.Option(hidden=True, help="What --workers starts: one worker of that cluster.")
+    role: Annotated[
+        str,
+        typer.Option(
+            metavar="ROLE",
+            help="One part of a cluster on several machines: scheduler, worker, app; or first, both scheduler and app.",
+        ),
+    ] = "",
+    join: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="With --role: where members prove themselves to the first enclave."),
+    ] = "",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="With --role: where this scheduler or worker listens.")
+    ] = "",
+    contact: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="With --role: by what others reach it, where that is another.")
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Start nothing; say what would be measured.")] = False,
     as_json: _Json = False,
@@ -64,8 +79,10 @@ def run(  # noqa: PLR0917 - typer passes options by name
     with 0, each [[output]] is put back. Standard error says what came and went. 0 then means that all is published.
 
     With --workers, the app is the first enclave of a cluster of Dask (clf.dask.cluster), on the simulated platform.
+    With --role, each part of the cluster is started by itself, on the machine where it is to be.
 
     Examples: clf run ./app        clf run ./app --check        clf run ./app --workers 4
+    clf run ./app --role worker --join scheduler.example:8785
     """
     if check:
         _check(folder, as_json=as_json)
@@ -76,24 +93,38 @@ def run(  # noqa: PLR0917 - typer passes options by name
     from clf.app.workers import Workers
     from clf.cli.staging_report import StagingReport
 
-    report = StagingReport()
+    report, part = StagingReport(), _part(role, workers, join=join, listen=listen, contact=contact)
     if choose(platform, os.environ) == "tdx":
-        if workers or worker_of:
+        if workers:
             raise ConfigError(
                 "a trust domain runs one app between two boots",
                 field="--workers",
-                remedy="start each worker in a trust domain of its own",
+                remedy="start each worker in a trust domain of its own: clf run APP --role worker",
             )
-        raise typer.Exit(launch_tdx(folder, os.environ, measured_as=_tell, report=report, alone=True))
+        raise typer.Exit(launch_tdx(folder, os.environ, measured_as=_tell, report=report, alone=True, part=part))
 
     simulated = open_platform(platform_folder(platform, os.environ))
     print(_SIMULATION, file=sys.stderr, flush=True)
-    if worker_of:
-        raise typer.Exit(launch(folder, simulated, os.environ, cluster=worker_of, worker=True))
     if workers:
         with Workers(folder, platform_folder(platform, os.environ), workers) as started:
-            raise typer.Exit(launch(folder, simulated, os.environ, cluster=started.place))
-    raise typer.Exit(launch(folder, simulated, os.environ, report=report, alone=True))
+            raise typer.Exit(launch(folder, simulated, os.environ, part=started.part))
+    raise typer.Exit(launch(folder, simulated, os.environ, report=report, alone=True, part=part))
+
+
+def _part(role: str, workers: int, **said: str) -> Part | None:
+    """What --role and its companions say; None without a role."""
+    from clf.app.part import part
+
+    if role and not workers:
+        return part(role, **said)
+    for field, value in {"role": role, **said}.items():
+        if value:
+            raise ConfigError(
+                f"{value!r} does not go with what else is said" if workers else f"{value!r} is for a part of a cluster",
+                field=f"--{field}",
+                remedy="leave it out: --workers starts all of them" if workers else "say which: --role scheduler",
+            )
+    return None
 
 
 def _tell(value: bytes, how: str) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +20,12 @@ import distributed
 
 from clf import limits
 from clf.app import config as app_config
-from clf.app.launch import CLUSTER_ENVIRONMENT
+from clf.app.part import here
 from clf.attest import detect
-from clf.dask.cluster import first_enclave, work
+from clf.dask.authority import Membership
+from clf.dask.cluster import first_enclave, joined_client, work
 from clf.dask.peers import Peers
+from clf.dask.service import join
 from clf.errors import ConfigError, UnreachableError
 from clf.strict_toml import read_file
 from clf.verify.fetch import PccsSource
@@ -50,32 +54,48 @@ def peers() -> Peers:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[distributed.Client]:
-    """This process is the first enclave: its client gives work to those that join, until the block ends."""
-    joins, scheduler = _place()
-    with first_enclave(peers(), host=joins[0], join_port=joins[1], port=scheduler[1]) as made:
+    """A client of the cluster that this app was started with: it gives work to those who join, until the block ends.
+
+    The cluster is this process's own, or it joins that of another (`clf run --role app`). Raises ConfigError, and as
+    clf.dask.service.join.
+    """
+    part = here(os.environ)
+    if part.role == "app":
+        known = peers()
+        with joined_client(known, part.join, _joined(known, part.join)) as client:
+            yield client
+        return
+    if part.role != "first":
+        raise ConfigError(f"this process is a {part.role} of the cluster", field="--role", remedy="--role app")
+    with first_enclave(peers(), place=part.place, joins=part.join, told=_tell) as made:
         yield made.client
 
 
 def be_worker() -> None:
-    """Join the cluster once its first enclave is there, and work until it ends. Raises as clf.dask.service.join."""
-    joins, scheduler = _place()
-    known, until = peers(), time.monotonic() + limits.CLUSTER_START_SECONDS
+    """Join the cluster once its first enclave is there, and work until it ends. Raises as clf.dask.cluster.work."""
+    part, known = here(os.environ), peers()
+    work(known, part.join, _joined(known, part.join), place=part.place)
+
+
+def be_scheduler(ends: threading.Event) -> None:
+    """Be the first enclave, with no app in it, until then. Raises as clf.dask.cluster.first_enclave."""
+    part = here(os.environ)
+    with first_enclave(peers(), place=part.place, joins=part.join, told=_tell):
+        ends.wait()
+
+
+def _joined(known: Peers, where: tuple[str, int]) -> Membership:
+    """A membership, once the first enclave is there, which may start later."""
+    until = time.monotonic() + limits.CLUSTER_START_SECONDS
     while True:
         try:
-            work(known, joins, f"tls://{scheduler[0]}:{scheduler[1]}", host=joins[0])
-            return
+            return join(where, known)
         except UnreachableError:
             if time.monotonic() > until:
                 raise
             time.sleep(limits.CLUSTER_WATCH_SECONDS)
 
 
-def _place() -> tuple[tuple[str, int], tuple[str, int]]:
-    text = os.environ.get(CLUSTER_ENVIRONMENT, "")
-    try:
-        joins, scheduler = ((host, int(port)) for host, port in (item.rsplit(":", 1) for item in text.split(" ")))
-    except ValueError:
-        raise ConfigError(
-            f"{CLUSTER_ENVIRONMENT} does not say where the enclaves meet", remedy="clf run APP --workers 4"
-        ) from None
-    return joins, scheduler
+def _tell(outcome: str) -> None:
+    sys.stderr.write(f"cluster: {outcome}\n")
+    sys.stderr.flush()

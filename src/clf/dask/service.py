@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sockets of joining: a service in the first enclave, and the call by which others join it."""
+"""The sockets of joining: a service in the first enclave, and the call by which others join it, and renew."""
 
 from __future__ import annotations
 
@@ -15,26 +15,38 @@ from clf import limits
 from clf.dask.authority import Authority, Membership
 from clf.dask.join import Admission, Application
 from clf.dask.peers import Peers
-from clf.errors import AppraisalError, ClfError, UnreachableError
+from clf.errors import AppraisalError, ClfError, ConfigError, UnreachableError
 from clf.wire.encoding import compact_json, readable
 
 
 class JoinService:
-    """Admits members until it is closed; a context manager. `told` hears of each outcome, in a word or an error."""
+    """Admits members until it is closed; a context manager. `scheduler` is where it says that they work.
+
+    `told` hears of each outcome, in a word or an error.
+    """
 
     def __init__(
         self,
         authority: Authority,
         peers: Peers,
         *,
+        scheduler: str,
         host: str = "127.0.0.1",
         port: int = 0,
         told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self._authority = authority
         self._peers = peers
+        self._scheduler = scheduler
         self._told = told
-        self._socket = socket.create_server((host, port))
+        try:
+            self._socket = socket.create_server((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"members cannot join at {host}:{port}: {error.strerror or error}",
+                field="join",
+                remedy="an address of this machine, and a port that nobody has",
+            ) from None
         self._places = threading.BoundedSemaphore(limits.CLUSTER_JOINS_COUNT)
         self._thread = threading.Thread(target=self._serve, name="clf-joins", daemon=True)
 
@@ -66,14 +78,19 @@ class JoinService:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
+        # All of a join, and not each of its bytes: who says one a minute would keep a place for hours.
+        over = threading.Timer(limits.CLUSTER_JOIN_SECONDS, _shut, (connection,))
+        over.daemon = True
+        over.start()
         try:
             with connection, connection.makefile("rb") as lines:
-                connection.settimeout(limits.CLUSTER_JOIN_SECONDS)
-                admission = Admission(self._authority, self._peers)
+                admission = Admission(self._authority, self._peers, self._scheduler)
                 try:
                     connection.sendall(admission.hello(_line(lines)) + b"\n")
                     connection.sendall(admission.admit(_line(lines)) + b"\n")
-                    self._told("joined")
+                    self._told("renewed" if admission.renewed else "joined")
+                except UnreachableError:
+                    self._told("gone before it proved anything")
                 except ClfError as error:
                     self._told(f"refused: {error.message}")
                     # Why is for whoever runs the first enclave; a stranger learns that it is one.
@@ -81,15 +98,16 @@ class JoinService:
         except OSError as error:
             self._told(f"cut: {error}")
         finally:
+            over.cancel()
             self._places.release()
 
 
-def join(address: tuple[str, int], peers: Peers) -> Membership:
-    """Become a member of the cluster whose first enclave listens there.
+def join(address: tuple[str, int], peers: Peers, had: Membership | None = None) -> Membership:
+    """Become a member of the cluster whose first enclave listens there; with `had`, stay the member that one is.
 
     Raises AppraisalError where either side is not the same app, UnreachableError, WireError, IntegrityError.
     """
-    application = Application(peers)
+    application = Application(peers, had)
     try:
         with (
             socket.create_connection(address, limits.CLUSTER_JOIN_SECONDS) as connection,
@@ -100,6 +118,11 @@ def join(address: tuple[str, int], peers: Peers) -> Membership:
             return application.accept(_answered(lines))
     except OSError as error:
         raise UnreachableError(f"the cluster at {address[0]}:{address[1]} does not answer: {error}") from None
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _line(lines: object) -> bytes:
