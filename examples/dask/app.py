@@ -21,14 +21,17 @@ def read(path, columns):
 
 
 with clf.dask.cluster() as client:
-    client.wait_for_workers(WORKERS)
-    print(f"{WORKERS} workers joined", flush=True)
     visits = read("clf://hospital-a/visits.parquet", ["person", "day", "diagnosis"])
     claims = read("clf://insurer/claims.parquet", ["person", "day", "paid_cents"])
     joined = visits.merge(claims, on="person", suffixes=("", "_paid"))
     waited = joined["day_paid"] - joined["day"]
     within = joined[(waited >= pandas.Timedelta(0)) & (waited <= pandas.Timedelta(days=30))]
-    costs = within.groupby("diagnosis")["paid_cents"].agg(["count", "sum"]).compute()
+    query = within.groupby("diagnosis")["paid_cents"].agg(["count", "sum"])
+    query.optimize(fuse=False).pprint()
+    print(flush=True)
+    client.wait_for_workers(WORKERS)
+    print(f"{WORKERS} workers joined", flush=True)
+    costs = query.compute()
     costs = costs[costs["count"] >= 100].reset_index()
     costs["paid_euros"] = (
         costs["sum"].astype("int64") // 100

@@ -65,8 +65,13 @@ def play(folder, rows, console):
         processes.close()  # so that the logs are complete
         audits = [sql.audit(owner, processes) for owner in owners]
         verified = [sql.verify(owner, processes) for owner in owners]
+    console.print("\n[bold]The plan[/]: what Dask makes of the query; of each file, the columns that are read")
+    console.print(shortened(found["plan"]), markup=False, end="\n\n")
+    console.print("[bold]The cluster[/]: what was started, and who was let in")
     console.print(found["said"], found["log"], markup=False)
+    console.print(f"the changed app: {found['foreign'] or 'it was let in'}", markup=False, end="\n\n")
     answers = sql.show_answer(console, owners)
+    files = sql.show_bytes(console, owners, audits)
     runs = [{entry["run"] for entry in log if entry["event"] == "released"} for log in audits]
     for owner, found_runs in zip(owners, runs, strict=True):
         console.print(f"{owner.name} released to {len(found_runs)} enclaves")
@@ -78,7 +83,10 @@ def play(folder, rows, console):
             len(set.union(*runs)) >= 4 and min(map(len, runs)) >= 2
         ),
         "the killed worker was replaced": found["replaced"],
-        "the changed app was refused by the cluster": found["foreign"],
+        "the changed app was refused by the cluster": bool(found["foreign"]),
+        "columns that nobody asked for stayed with their owners": all(
+            file["released"] < file["size"] for file in files
+        ),
         "nothing was refused by an owner": not any(entry["event"] == "denied" for log in audits for entry in log),
         "both audit logs hold": all(verified),
     }
@@ -110,7 +118,7 @@ def run_cluster(folder, app):
             time.sleep(0.1)
         said = errors.read_text()
         place, victim = re.search(r"cluster at (.*)", said), re.search(r"worker 0: process (\d+)", said)
-        foreign = False
+        foreign = ""
         if place and victim and cluster.poll() is None:
             os.kill(int(victim[1]), signal.SIGKILL)
             foreign = refused(folder, app, place[1])
@@ -119,23 +127,45 @@ def run_cluster(folder, app):
         cluster.terminate()
         cluster.wait(60)
     said = errors.read_text()
+    plan, _, told = output.read_text().partition("\n\n")
     return {
         "code": code,
+        "plan": plan,
         "foreign": foreign,
         "replaced": len(re.findall(r"worker 0: process", said)) == 2,
-        "said": "\n".join(re.findall(r"^(?:cluster|worker) .*", said, re.MULTILINE)) + "\n" + output.read_text(),
+        "said": "\n".join(re.findall(r"^(?:cluster|worker)[ :].*", said, re.MULTILINE)) + "\n" + told,
         "log": "" if code == 0 else said,
     }
 
 
+def shortened(plan):
+    """Dask's plan with what it repeats written once."""
+    lines, seen, shown = plan.splitlines(), set(), []
+    while lines:
+        depth = len(lines[0]) - len(lines[0].lstrip())
+        count = next(
+            (at for at, line in enumerate(lines) if at and len(line) - len(line.lstrip()) <= depth), len(lines)
+        )
+        whole = tuple(line[depth:] for line in lines[:count])
+        if count > 1 and whole in seen:
+            shown.append(f"{lines[0]}  (as above)")
+            lines = lines[count:]
+        else:
+            seen.add(whole)
+            shown.append(lines.pop(0))
+    return "\n".join(shown)
+
+
 def refused(folder, app, place):
-    """Whether the cluster refuses an app in which one byte is changed."""
+    """What an app in which one byte is changed is told by the cluster; empty if it is not refused."""
     changed = folder / "changed"
     shutil.copytree(app, changed)
     (changed / "app.py").write_text((app / "app.py").read_text().replace("WORKERS = 4", "WORKERS = 5"))
-    command = [*COMMAND, "run", changed, "--platform", folder / "platform", "--worker-of", place]
+    command = [*COMMAND, "run", changed, "--platform", folder / "platform"]
+    command += ["--role", "worker", "--join", place, "--listen", "127.0.0.1:0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    return done.returncode == 1 and "not_this_app" in done.stderr
+    found = re.search(r"^error not_this_app: .*", done.stderr, re.MULTILINE)
+    return found[0] if found and done.returncode == 1 else ""
 
 
 if __name__ == "__main__":

@@ -211,18 +211,7 @@ def show_answer(console, owners):
 def show(console, owners, audits, verified):
     """Answer, bytes, checks; and the same for programs."""
     answers = show_answer(console, owners)
-    sent = [owner.released(log) for owner, log in zip(owners, audits, strict=True)]
-    bytes_table = Table(
-        title="Bytes: what each owner released, by its own audit log", title_justify="left", box=SIMPLE_HEAD
-    )
-    for name in ("owner", "file", "whole file", "columns used", "released", "share"):
-        bytes_table.add_column(name, justify="left" if name in ("owner", "file") else "right", no_wrap=True)
-    files = []
-    for owner, count in zip(owners, sent, strict=True):
-        whole, needed = owner.data.stat().st_size, owner.needed()
-        files.append({"owner": owner.name, "file": owner.file, "size": whole, "needed": needed, "released": count})
-        bytes_table.add_row(owner.name, owner.file, f"{whole:,}", f"{needed:,}", f"{count:,}", f"{count / whole:.0%}")
-    console.print(bytes_table)
+    files = show_bytes(console, owners, audits)
     checks = {
         "both owners have the same answer": answers[0] == answers[1],
         "it is what DuckDB computes on the plain files": answers[0] == direct(owners),
@@ -239,6 +228,23 @@ def show(console, owners, audits, verified):
         console.print(f"[green]held[/]    {promise}" if held else f"[bold red]NOT HELD[/] {promise}")
     console.print("This was a simulation: the platform protects nothing; protocol, servers and logs are real.")
     return {"files": files, "checks": checks}
+
+
+def show_bytes(console, owners, audits):
+    """The table of what each owner released, and the same for programs."""
+    sent = [owner.released(log) for owner, log in zip(owners, audits, strict=True)]
+    bytes_table = Table(
+        title="Bytes: what each owner released, by its own audit log", title_justify="left", box=SIMPLE_HEAD
+    )
+    for name in ("owner", "file", "whole file", "columns used", "released", "share"):
+        bytes_table.add_column(name, justify="left" if name in ("owner", "file") else "right", no_wrap=True)
+    files = []
+    for owner, count in zip(owners, sent, strict=True):
+        whole, needed = owner.data.stat().st_size, owner.needed()
+        files.append({"owner": owner.name, "file": owner.file, "size": whole, "needed": needed, "released": count})
+        bytes_table.add_row(owner.name, owner.file, f"{whole:,}", f"{needed:,}", f"{count:,}", f"{count / whole:.0%}")
+    console.print(bytes_table)
+    return files
 
 
 if __name__ == "__main__":
