@@ -52,6 +52,8 @@ PIECE_BYTES: Final = 256 * KIB
 """What is read, sealed and sent at once, with many bodies in flight: a quarter of the memory for stalled readers."""
 PIECE_MOST_BYTES: Final = 1 * MIB
 """What bodies in flight have together before each has its 256 KiB: one alone costs half as much CPU time a byte."""
+LOOK_SECONDS: Final = 0.1
+"""How long a body may go on before it is looked at again whether its name, time and grant are what they were."""
 
 # --- what an owner may set in [server.limits] of clf_server.toml -----------------------------------
 # The field of the file has the same name in lower case; clf/server/config.py says which values are possible.

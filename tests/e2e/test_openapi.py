@@ -822,11 +822,10 @@ def test_an_answer_that_fails_before_its_first_byte(
 ) -> None:
     """What goes wrong between the decision to answer and the first byte is a documented error and leaks nothing."""
 
-    def pieces(_self: FileDownload) -> Iterator[bytes]:
+    def piece(_self: FileDownload) -> bytes:
         raise error
-        yield b""
 
-    monkeypatch.setattr(FileDownload, "pieces", pieces)
+    monkeypatch.setattr(FileDownload, "piece", piece)
     reading = stage.open()
     target = f"/v1/transfers/{reading.id}/content?index=0&offset=0&length=1&nonce={b64url(nonce())}"
     with in_process(stage) as app:

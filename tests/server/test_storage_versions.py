@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -105,6 +106,7 @@ def test_flaw_09_a_change_after_opening_is_noticed(file: Path, change: Callable[
         assert not opened.changed()
         change(file)
         assert opened.changed()
+        assert not opened.read_at_once(bytearray(1), 0)
 
 
 def test_flaw_09_another_folder_in_the_place_of_the_files_own_is_noticed(tmp_path: Path) -> None:
@@ -129,6 +131,29 @@ def test_flaw_06_reading_past_the_end_gives_no_bytes(file: Path) -> None:
         assert opened.pread_into(buffer, opened.size) == 0
         assert opened.pread_into(buffer, 1 << 52) == 0
         assert opened.pread_into(buffer, opened.size - 4) == 4
+        assert not opened.read_at_once(buffer, opened.size)
+        assert not opened.read_at_once(buffer, opened.size - 4)
+
+
+@pytest.mark.parametrize("reason", [errno.EAGAIN, errno.EOPNOTSUPP, errno.EIO])
+def test_what_is_not_at_hand_is_read_with_patience(file: Path, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    """Not in memory, not to be asked of the file system, a failing disk: all of it is read, but not at once."""
+    real = os.preadv
+
+    def preadv(handle: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags & os.RWF_NOWAIT:
+            raise OSError(reason, os.strerror(reason))
+        return real(handle, buffers, offset, flags)
+
+    content = file.read_bytes()
+    with DataFolder(file.parent).open("a.csv") as opened:
+        buffer = bytearray(len(content))
+        assert opened.read_at_once(buffer, 0)
+        assert buffer == content
+        monkeypatch.setattr(os, "preadv", preadv)
+        assert not opened.read_at_once(buffer, 0)
+        assert opened.pread_into(buffer, 0) == len(content)
+    assert not opened.read_at_once(buffer, 0), "it is closed"
 
 
 def test_an_old_file_is_pinned_without_waiting(file: Path) -> None:

@@ -61,6 +61,8 @@ class Api:
         self.uploads = uploads.Uploads(services)
         self.pool = ThreadPoolExecutor(threads_count(services.config.limits), thread_name_prefix="clf")
         self._jwk: tuple[str, dict[str, str]] = ("", {})
+        # What the event loop reads into: it is sealed before anything else runs there, so one is enough for all bodies.
+        self._buffer = memoryview(bytearray(limits.PIECE_BYTES))
 
     async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run something that blocks in a thread."""
@@ -198,7 +200,9 @@ class Api:
         return flow
 
     def _sealed(self, download: FileDownload | BytesDownload, flow: Flow) -> SealedResponse:
-        return SealedResponse(download, services=self.services, flow=flow, run=self.run, media_type=SEALED_TYPE)
+        return SealedResponse(
+            download, services=self.services, flow=flow, run=self.run, buffer=self._buffer, media_type=SEALED_TYPE
+        )
 
     def _status(self, found: Access, state: str, received: int, nonce: bytes) -> Response:
         return _sealed_bytes(found, "status", Status(state=state, received=received).encode(), nonce)

@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes out: ranges of a pinned file or manifest, sealed piece by piece.
 
-A transfer pins the version of what it opened. Every piece is read first and the file looked at afterwards, so that a
-piece leaves only if the file was still the pinned one when it had been read; the last piece ends the message, so a
-client never takes a mixture for a whole.
+A transfer pins the version of what it opened. Every piece is read first and the open file looked at afterwards, so that
+a piece leaves only if the file still had the pinned content when it had been read: no byte of another version leaves.
+
+Whether the name still leads to that file, the transfer's time lasts and the policy allows it costs more to find out
+than a piece does. It is looked at after LOOK_SECONDS, and always after the last piece was read and before it is sealed.
+So content of the pinned version, and no other, may leave for that long after its folder was exchanged, its grant
+revoked or its time over. But the last piece ends the message, and without it a client takes nothing for a whole: a
+message is whole only if, after all of it was read, the name led to the pinned version and the transfer was allowed.
+(How fresh a place's answer about a name is, the place says: a folder looks each time, a bucket now and then.)
+
+What is at hand in memory is read and sealed by the event loop, since that takes a fraction of what handing it to a
+thread costs; whatever may block is done in a thread.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
 from typing import NoReturn
 
 from clf import limits
@@ -18,7 +27,6 @@ from clf.errors import StorageError
 from clf.server.access import Access, check_policy, end
 from clf.server.refusal import Refusal, refusal_of
 from clf.server.services import Services, etag_key
-from clf.server.storage import OpenedFile
 from clf.wire.documents import ManifestEntry, decode_manifest
 from clf.wire.encoding import shown
 from clf.wire.sealed import CHUNK_BYTES, Context, Sealer, sealed_size
@@ -50,21 +58,73 @@ class Manifests:
 
 
 class Download:
-    """One sealed answer. `size` is that of the sealed message, `plain_size` of what is in it, in bytes."""
+    """One sealed answer, piece by piece. `size` is that of the sealed message, `plain_size` of what is in it, in bytes.
+
+    One piece at a time, from whichever thread: they are sealed in their order.
+    """
 
     def __init__(self, services: Services, access: Access, context: Context) -> None:
         self._services = services
         self._access = access
         self._context = context
         self._policy_digest = services.policy.digest
+        self._sealer = Sealer(access.secret, context)
+        self._offset, self._left = context.offset, context.length
+        self._looked = -math.inf
         self.transfer = access.row.id
         self.plain_size = context.length
         self.size = sealed_size(context.length)
 
+    def piece(self) -> bytes:
+        """The next piece, looked at from all sides. Blocking. Raises Refusal."""
+        buffer = memoryview(bytearray(min(self._left, self._piece_bytes())))
+        self._read(buffer)
+        begun = self._services.now()
+        self._look()
+        self._looked = begun
+        return self._seal(buffer)
+
+    def piece_at_once(self, buffer: memoryview) -> bytes | None:
+        """The next piece where it can be made without waiting and nothing is amiss; else None, and `piece` has to.
+
+        `buffer` is room for what is read. The last piece is never made here, nor one for which a look is due.
+        """
+        count = min(len(buffer), self._piece_bytes())
+        # A clock that was set back makes a look due, too.
+        if count >= self._left or not 0 <= self._services.now() - self._looked < limits.LOOK_SECONDS:
+            return None
+        plain = buffer[:count]
+        return self._seal(plain) if self._read_at_once(plain) else None
+
     def close(self) -> None:
         """Give back what is held; may be called again."""
 
-    def _go_on(self) -> None:
+    def _seal(self, plain: memoryview) -> bytes:
+        self._offset += len(plain)
+        self._left -= len(plain)
+        sealed = self._sealer.update(plain)
+        return sealed if self._left else sealed + self._sealer.finalize()
+
+    def _piece_bytes(self) -> int:
+        """Whole chunks; the more bodies are in flight, or the slower they may be, the smaller their pieces."""
+        settings = self._services.config.limits
+        slowest = min(
+            settings.release_bytes_per_second,
+            settings.bytes_per_second_per_address,
+            settings.bytes_per_second_per_enclave,
+        )
+        share = min(limits.PIECE_MOST_BYTES // max(1, self._services.bodies.taken), slowest // 4)
+        return max(limits.PIECE_BYTES, share - share % CHUNK_BYTES)
+
+    def _read(self, buffer: memoryview) -> None:
+        """Fill `buffer` with what is next. Raises Refusal."""
+        raise NotImplementedError
+
+    def _read_at_once(self, buffer: memoryview) -> bool:
+        """As `_read` where that takes no waiting and nothing is amiss; else False."""
+        raise NotImplementedError
+
+    def _look(self) -> None:
         """What ends a transfer ends a long body of it, too: its time, and a grant that is revoked. Raises Refusal."""
         row, now = self._access.row, self._services.now()
         if now > row.expires:
@@ -94,49 +154,28 @@ class FileDownload(Download):
             self._changed()
         self._file.expect(context.offset, context.length)
 
-    def pieces(self) -> Generator[bytes, None, None]:
-        """Sealed pieces. Blocking: each step reads, checks and seals one. Raises Refusal."""
-        sealer = Sealer(self._access.secret, self._context)
-        buffer = memoryview(bytearray(min(limits.PIECE_MOST_BYTES, max(1, self._context.length))))
-        offset, left = self._context.offset, self._context.length
-        with self._file as file:
-            while left:
-                piece = buffer[: min(left, self._piece_bytes())]
-                self._fill(file, piece, offset)
-                offset += len(piece)
-                left -= len(piece)
-                sealed = sealer.update(piece)
-                if left == 0:
-                    sealed += sealer.finalize()
-                yield sealed
-            if self._context.length == 0:
-                yield sealer.finalize()
+    def close(self) -> None:
+        """See Download."""
+        self._file.close()
 
-    def _piece_bytes(self) -> int:
-        """Whole chunks; the more bodies are in flight, or the slower they may be, the smaller their pieces."""
-        settings = self._services.config.limits
-        slowest = min(
-            settings.release_bytes_per_second,
-            settings.bytes_per_second_per_address,
-            settings.bytes_per_second_per_enclave,
-        )
-        share = min(limits.PIECE_MOST_BYTES // max(1, self._services.bodies.taken), slowest // 4)
-        return max(limits.PIECE_BYTES, share - share % CHUNK_BYTES)
-
-    def _fill(self, file: OpenedFile, piece: memoryview, offset: int) -> None:
+    def _read(self, buffer: memoryview) -> None:
         try:
-            count = file.pread_into(piece, offset)
+            count = self._file.pread_into(buffer, self._offset)
         except StorageError as error:
             if error.code == "source_changed":
                 self._changed()
             raise refusal_of(error, step="source") from error
-        if count != len(piece) or file.changed():
+        if count != len(buffer):
             self._changed()
-        self._go_on()
 
-    def close(self) -> None:
-        """See Download."""
-        self._file.close()
+    def _read_at_once(self, buffer: memoryview) -> bool:
+        # Where the file is another by now, `piece` finds it again and ends the transfer, which writes to the disk.
+        return self._file.read_at_once(buffer, self._offset)
+
+    def _look(self) -> None:
+        if self._file.changed():
+            self._changed()
+        super()._look()
 
     def _changed(self) -> NoReturn:
         end(self._services, self._access.row, "changed", f"{self._context.path} changed while it was read")
@@ -153,15 +192,14 @@ class BytesDownload(Download):
 
     def __init__(self, services: Services, access: Access, context: Context, data: bytes) -> None:
         super().__init__(services, access, context)
-        self._data = memoryview(data)[context.offset : context.offset + context.length]
+        self._data = memoryview(data)
 
-    def pieces(self) -> Generator[bytes, None, None]:
-        """Sealed pieces of at most PIECE_BYTES."""
-        sealer = Sealer(self._access.secret, self._context)
-        for start in range(0, len(self._data), limits.PIECE_BYTES):
-            self._go_on()
-            yield sealer.update(self._data[start : start + limits.PIECE_BYTES])
-        yield sealer.finalize()
+    def _read(self, buffer: memoryview) -> None:
+        buffer[:] = self._data[self._offset : self._offset + len(buffer)]
+
+    def _read_at_once(self, buffer: memoryview) -> bool:
+        self._read(buffer)
+        return True
 
 
 def content(

@@ -77,6 +77,15 @@ class OpenedFile(ABC):
         Ask after reading and before the bytes are handed on: False then means that they belong to the pinned version.
         """
 
+    def read_at_once(self, buffer: bytearray | memoryview, offset: int) -> bool:
+        """Fill all of `buffer` from `offset` without waiting for anything, with what is of the pinned version for sure.
+
+        False where that cannot be done, whatever the reason: then `pread_into` and `changed` have to, which may wait.
+        Whether the name still leads to that version is not looked at.
+        """
+        del buffer, offset
+        return False
+
     @abstractmethod
     def pread_into(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer only at the end of the file.

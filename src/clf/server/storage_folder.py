@@ -85,6 +85,7 @@ class FolderFile(OpenedFile):
         self._handle = handle
         self._readers = 0
         self._closed = False
+        self._at_once = True
         self._guard = threading.Lock()
         self.path = path
         self.version = version
@@ -115,6 +116,20 @@ class FolderFile(OpenedFile):
             return not self._folder.leads_to(self.path, self.version)
         except (OSError, StorageError):
             return True
+
+    def read_at_once(self, buffer: bytearray | memoryview, offset: int) -> bool:
+        """See OpenedFile: from the page cache, of a file system that can be asked for nothing else."""
+        if not self._at_once:
+            return False
+        try:
+            with self._in_use() as handle:
+                count = os.preadv(handle, [buffer], offset, os.RWF_NOWAIT)
+                return count == len(buffer) and Version.of(os.fstat(handle)) == self.version
+        except BlockingIOError:
+            return False
+        except OSError:  # EOPNOTSUPP from file systems that cannot; whatever else it is, `pread_into` meets it, too
+            self._at_once = False
+            return False
 
     def pread_into(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill `buffer` from `offset`; returns the bytes read, fewer only at the end of the file.
