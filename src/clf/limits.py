@@ -124,8 +124,10 @@ RENEW_CERTIFICATE_DAYS_LEFT: Final = 30
 """The server's certificate is renewed when it ends within so many days."""
 UPKEEP_SECONDS: Final = 5.0
 """How often a server looks whether its certificate was replaced; ..."""
-UPKEEP_ROTATE_SECONDS: Final = 60.0
-"""... and whether a key or the certificate is due."""
+UPKEEP_ROTATE_SECONDS: Final = 3600.0
+"""... and whether a key or the certificate is due, which is counted in days; ..."""
+UPKEEP_DUE_SECONDS: Final = 60.0
+"""... and how long that look may take, on a machine that is busy."""
 
 # --- files that a person writes ---------------------------------------------------------------------
 CONFIG_BYTES: Final = 1 * MIB

@@ -17,7 +17,7 @@ import typer.main
 from clf.cli import main
 from clf.server.audit import LOG_NAME, AuditLog
 from clf.server.keys import load_private_key
-from clf.server.worker import AUDIT_NAME, STATE_NAME
+from clf.server.names import AUDIT_NAME, STATE_NAME
 from tests.shared import ROOT
 
 APP = """

@@ -423,6 +423,27 @@ def test_a_killed_worker_is_replaced(pair: OwnerProcess) -> None:
     pair.verify_audit()
 
 
+def test_workers_that_die_together_are_replaced(pair: OwnerProcess) -> None:
+    """The kernel may end all of them at once, where memory is short: the server comes back by itself."""
+    wait_until(lambda: len(workers_of(pair)) == 2)
+    victims = set(workers_of(pair))
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(set(workers_of(pair)) - victims) == 2)
+    with pair.connect() as owner, owner.open("x") as reader:
+        assert reader.read() == (pair.data / "x").read_bytes()
+    assert pair.process is not None
+    assert pair.process.poll() is None
+
+
+def test_the_main_process_loads_nothing_that_reads_keys_or_evidence(pair: OwnerProcess) -> None:
+    """It runs for years beside the workers, so it holds neither their libraries nor anything worth stealing."""
+    assert pair.process is not None
+    loaded = Path(f"/proc/{pair.process.pid}/maps").read_text()
+    assert "_granian" in loaded
+    assert not [name for name in ("cryptography", "pydantic_core", "dcap_qvl") if name in loaded]
+
+
 def test_a_fresh_worker_serves_by_the_settings_in_force(pair: OwnerProcess) -> None:
     """A file that is being edited, and would not even be read, stops no worker from taking another's place."""
     wait_until(lambda: len(workers_of(pair)) == 2)

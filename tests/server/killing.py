@@ -13,7 +13,7 @@ import itertools, json, os, shutil, signal, sys
 from pathlib import Path
 template, work, code = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 program = compile(code, "command", "exec")
-exec("import clf.server.run, clf.server.rotation, clf.server.upkeep, clf.server.backup, clf.server.key_backup", {})
+exec("import clf.server.run, clf.server.rotation, clf.server.due, clf.server.backup, clf.server.key_backup", {})
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 NAMES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod")
 

@@ -14,13 +14,13 @@ from clf import limits
 from clf.errors import ConfigError
 from clf.server.audit_verify import read_entries
 from clf.server.config import ServerConfig, load
+from clf.server.due import recorder, rotate_due
 from clf.server.explain import check
 from clf.server.keys import load_identity, load_keyring, load_private_key
 from clf.server.keys_live import LiveKeys
 from clf.server.rotation import Stage, change_pinned, paths_of, rotate_keyring, standing
 from clf.server.state import StateStore
 from clf.server.status import Item, status
-from clf.server.upkeep import recorder, rotate_due
 from tests.server.killing import killed_everywhere
 from tests.server.owner import make
 
@@ -149,7 +149,7 @@ import time
 from clf.server.config import load
 from clf.server.rotation import change_pinned, renew_certificate, rotate_keyring
 from clf.server.state import StateStore
-from clf.server.upkeep import recorder
+from clf.server.due import recorder
 config = load(folder)
 state = StateStore.open(config.state / "state.db", config.trust)
 record = recorder(config, time.time)

@@ -48,7 +48,7 @@ class Where:
     def judge(self) -> Judge:
         if self.config is None:
             return Judge(self.trust, time.time(), no_marks())
-        from clf.server.worker import MARKS_NAME
+        from clf.server.names import MARKS_NAME
         from clf.verify.marks import FileMarks
 
         marks = FileMarks(self.config.state / MARKS_NAME)

@@ -126,18 +126,21 @@ def exit_code(error: ClfError) -> int:
     return EXIT_REFUSED
 
 
+def tell(error: ClfError) -> int:
+    """Print the error for people; returns its exit code."""
+    console = Console(stderr=True)
+    console.print(f"[bold red]error[/] {escape(error.code)}: {escape(error.message)}", highlight=False, soft_wrap=True)
+    if error.remedy:
+        console.print(f"  [bold]remedy[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
+    return exit_code(error)
+
+
 def main() -> NoReturn:
     """Run the command line; errors of CLF become a line for people and a documented exit code."""
     try:
         app(prog_name="clf")
     except ClfError as error:
-        console = Console(stderr=True)
-        console.print(
-            f"[bold red]error[/] {escape(error.code)}: {escape(error.message)}", highlight=False, soft_wrap=True
-        )
-        if error.remedy:
-            console.print(f"  [bold]remedy[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
-        sys.exit(exit_code(error))
+        sys.exit(tell(error))
     except Exception:
         # Where in the program, for whoever corrects it; without local variables, which may hold secrets.
         traceback.print_exc()

@@ -334,7 +334,7 @@ def renew(
     """Make a new server certificate with the owner's CA; apps need no change. A running server takes it by itself."""
     from clf.cli.server_upkeep import load_as_owner
     from clf.server import certificates, rotation
-    from clf.server.upkeep import recorder
+    from clf.server.due import recorder
 
     config = load_as_owner(folder)
     made = rotation.renew_certificate(config, host or [], recorder(config, time.time), time.time())

@@ -43,9 +43,9 @@ def register(app: typer.Typer) -> None:
     def results(folder: Dir = Path(), as_json: Json = False) -> None:
         """List the results that came back: only whole, committed ones are ever here."""
         from clf.server.config import load
+        from clf.server.names import STATE_NAME
         from clf.server.places import open_results
         from clf.server.state import StateStore
-        from clf.server.worker import STATE_NAME
 
         config = load(folder.resolve())
         path = config.state / STATE_NAME

@@ -76,9 +76,9 @@ def rotate(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Replace a key or certificate. A running server follows by itself; a command that was killed is given again."""
     from clf.server import rotation
+    from clf.server.due import recorder
+    from clf.server.names import STATE_NAME
     from clf.server.state import StateStore
-    from clf.server.upkeep import recorder
-    from clf.server.worker import STATE_NAME
 
     config, now = load_as_owner(folder), time.time()
     record = recorder(config, time.time)
@@ -177,9 +177,9 @@ def recount(
     from clf.server import recount as counting
     from clf.server.audit import AuditLog
     from clf.server.backup import refuse_unfinished
+    from clf.server.names import AUDIT_NAME, STATE_NAME
     from clf.server.run import locked
     from clf.server.state import StateStore
-    from clf.server.worker import AUDIT_NAME, STATE_NAME
 
     config = load_as_owner(folder)
     with locked(config):

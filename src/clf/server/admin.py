@@ -10,19 +10,19 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector
-
 from clf.errors import ConfigError
-from clf.server.config import Address
 from clf.wire.encoding import compact_json
 
 IO_SECONDS = 10.0
 
 
-def render_metrics() -> bytes:
-    """The metrics of all workers, added up; they lie in the folder that PROMETHEUS_MULTIPROC_DIR names."""
+def render_metrics() -> tuple[str, bytes]:
+    """Content type and metrics of all workers, added up; they lie in the folder that PROMETHEUS_MULTIPROC_DIR names."""
+    # Not for owners who never ask for them: 12 MiB.
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST
+    from prometheus_client.multiprocess import MultiProcessCollector
+
     # What a killed worker was just doing must not be counted as being done for ever.
     for left in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
         process = left.stem.rpartition("_")[2]
@@ -30,13 +30,13 @@ def render_metrics() -> bytes:
             left.unlink(missing_ok=True)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return CONTENT_TYPE_LATEST, generate_latest(registry)
 
 
 class AdminServer:
     """Serves in threads of its own until it is closed."""
 
-    def __init__(self, address: Address, health: Callable[[], dict[str, object]]) -> None:
+    def __init__(self, host: str, port: int, health: Callable[[], dict[str, object]]) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = IO_SECONDS
             server_version = "clf"
@@ -48,7 +48,7 @@ class AdminServer:
                     status = 200 if found.get("status") == "ok" else 503
                     self._answer(status, "application/json", compact_json(found))
                 elif self.path == "/metrics":
-                    self._answer(200, CONTENT_TYPE_LATEST, render_metrics())
+                    self._answer(200, *render_metrics())
                 else:
                     self._answer(404, "text/plain", b"/healthz or /metrics\n")
 
@@ -63,16 +63,16 @@ class AdminServer:
                 """Scrapes are not worth a line each."""
 
         class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
             def handle_error(self, request: object, client_address: object) -> None:
                 """A scraper that went away is nobody's concern."""
 
         try:
-            self._server = Server((address.host, address.port), Handler)
+            self._server = Server((host, port), Handler)
         except OSError as error:
             raise ConfigError(
-                f"server.admin: {address} cannot be listened on: {error.strerror}",
+                f"server.admin: {host} port {port} cannot be listened on: {error.strerror}",
                 field="server.admin",
                 code="address_unusable",
                 remedy="is another server using it? Choose a free port of this machine",

@@ -40,11 +40,11 @@ from clf.server.audit_verify import Report, entries_after, open_both, verify
 from clf.server.config import AUDIT_KEY_FILE, FILE_NAME, ServerConfig
 from clf.server.durable import create_file, sync_folder, write_private
 from clf.server.keys import load_identity, load_private_key
+from clf.server.names import AUDIT_NAME, MARKS_NAME, STATE_NAME
 from clf.server.recount import recount
 from clf.server.setup import SIMULATION_ROOT_FILE
 from clf.server.state import StateStore
 from clf.server.state_migrations import VERSION
-from clf.server.worker import AUDIT_NAME, MARKS_NAME, STATE_NAME
 from clf.wire.encoding import compact_json, parse_object
 from clf.wire.jose import sign_jws, verify_jws
 

@@ -13,10 +13,9 @@ import threading
 
 from clf.errors import ConfigError
 from clf.server.config import ServerConfig, parse_config
+from clf.server.names import ACTIVE_NAME
 from clf.strict_toml import read_file
 from clf.verify.policy import Policy
-
-ACTIVE_NAME = "policy.active.toml"
 
 
 class LivePolicy:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`clf server run`: check everything once, make the policy active, then start the HTTP server and its workers."""
+"""`clf server run`: check everything once, make the policy active, then become the program that starts the workers."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
-import multiprocessing
 import os
 import resource
 import shutil
@@ -16,36 +15,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, SSLProtocols
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
 
 from clf import limits
-from clf.errors import ClfError, ConfigError, UnreachableError
+from clf.errors import ConfigError, UnreachableError
 from clf.server import recount
 from clf.server.access import check_policy
-from clf.server.admin import AdminServer
 from clf.server.backup import refuse_unfinished
 from clf.server.config import Address, ServerConfig, parse_config
-from clf.server.keys_live import LiveKeys
-from clf.server.logs import configure_logging, library_logging
-from clf.server.policy_live import ACTIVE_NAME, activate
+from clf.server.due import recorder, rotate_due
+from clf.server.keys import load_identity
+from clf.server.logs import configure_logging
+from clf.server.names import ACTIVE_NAME, ACTIVE_VARIABLE, AUDIT_NAME, FOLDER_VARIABLE, LOCK_NAME, METRICS_NAME
+from clf.server.policy_live import activate
 from clf.server.refusal import Refusal
 from clf.server.rotation import interrupted
-from clf.server.state import StateStore
-from clf.server.upkeep import Upkeep, hang_up
-from clf.server.worker import ACTIVE_VARIABLE, AUDIT_NAME, FOLDER_VARIABLE, STATE_NAME, open_services
+from clf.server.supervise import Serving, become
+from clf.server.worker import open_services
 from clf.strict_toml import read_file
 from clf.verify.policy import Policy
 
-METRICS_NAME = "metrics"
-LOCK_NAME = "server.lock"
 
-
-def run(folder: Path) -> None:
+def run(folder: Path) -> NoReturn:
     """Serve until a signal asks to stop. Raises ConfigError before anything is served if anything is wrong."""
     configure_logging()
     log = structlog.get_logger("clf.server")
@@ -54,47 +47,30 @@ def run(folder: Path) -> None:
     config = parse_config(data, folder)
     lock = take_lock(config)
     check_port(config.listen, "server.listen")
+    check_port(config.admin, "server.admin")
     refuse_unfinished(config)
     _prepare(config, data)
-    health = Health(config)
-    admin = AdminServer(config.admin, health.read)
-    listen = str(config.listen)
-    log.info("serving", listen=listen, admin=str(config.admin), trust=config.trust, owner=health.owner)
-    if config.trust == "simulation":
-        log.warning("SIMULATION: evidence proves nothing about hardware; serve no real secrets", simulated=True)
     for message, remedy in interrupted(config):
         log.warning(message, remedy=remedy)
-    server = Granian(
-        "clf.server.worker:create",
-        factory=True,
-        address=config.listen.host,
-        port=config.listen.port,
-        interface=Interfaces.ASGI,
-        workers=config.workers,
-        backlog=limits.BACKLOG_COUNT,
-        # Where it were reached, nobody would be let in any more: what is too many goes by clf.server.connections.
-        backpressure=config.limits.connections_count + limits.BACKLOG_COUNT,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=1000 * config.limits.connection_idle_seconds, max_buffer_size=limits.HTTP_HEAD_BYTES
-        ),
-        websockets=False,
-        log_enabled=True,
-        log_level=LogLevels.warning,
-        log_dictconfig=library_logging(),
-        ssl_cert=config.tls_certificate,
-        ssl_key=config.tls_key,
-        ssl_protocol_min=SSLProtocols.tls13,
-        respawn_failed_workers=True,
-        workers_kill_timeout=config.limits.stop_grace_seconds,
+    rotate_due(config, recorder(config, time.time), time.time())
+    become(
+        Serving(
+            folder=str(config.folder),
+            state=str(config.state),
+            trust=config.trust,
+            owner=load_identity(config.identity_file).thumbprint,
+            identity_file=str(config.identity_file),
+            listen=(config.listen.host, config.listen.port),
+            admin=(config.admin.host, config.admin.port),
+            workers=config.workers,
+            certificate=str(config.tls_certificate),
+            key=str(config.tls_key),
+            lock=lock,
+            connections_count=config.limits.connections_count,
+            connection_idle_seconds=config.limits.connection_idle_seconds,
+            stop_grace_seconds=config.limits.stop_grace_seconds,
+        )
     )
-    upkeep = Upkeep(config, hang_up, time.time)
-    try:
-        server.serve()
-    finally:
-        upkeep.close()
-        admin.close()
-        os.close(lock)
 
 
 def _allow_descriptors() -> None:
@@ -181,8 +157,6 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(limits.MALLOC_KEPT_BYTES))
     os.environ[FOLDER_VARIABLE] = str(config.folder)
     os.environ[ACTIVE_VARIABLE] = str(config.state / ACTIVE_NAME)
-    # Workers are started fresh instead of forked: the main process has threads, which a fork would leave half alive.
-    multiprocessing.set_start_method("spawn", force=True)
     for path, field in ((config.tls_certificate, "server.tls.certificate"), (config.tls_key, "server.tls.key")):
         if not path.is_file():
             raise ConfigError(f"{field}: {path} is not there", field=field, remedy="clf server init makes one")
@@ -194,36 +168,6 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
     services.audit.close()
     services.state.close()
-
-
-class Health:
-    """What /healthz says."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
-        self._state = StateStore.open(config.state / STATE_NAME, config.trust)
-        self._keys = LiveKeys(config)
-
-    @property
-    def owner(self) -> str:
-        """Whom challenges state now."""
-        return self._keys.identity().thumbprint
-
-    def read(self) -> dict[str, object]:
-        """The state store answers, and the policy in force is the one that was made active last."""
-        found: dict[str, object] = {
-            "status": "ok",
-            "trust": self._config.trust,
-            "simulated": self._config.trust == "simulation",
-        }
-        try:
-            found["owner"] = self.owner
-            found["policy_digest"] = self._state.policy_digest()
-            found["policy_generation"] = self._state.policy_generation()
-            found["open_transfers"] = len(self._state.list_open())
-        except ClfError as error:
-            found["status"] = error.code
-        return found
 
 
 @dataclass(frozen=True)

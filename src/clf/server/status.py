@@ -15,10 +15,10 @@ from clf.errors import ClfError
 from clf.server.audit_head import ANCHOR_NAME
 from clf.server.config import ServerConfig
 from clf.server.keys import load_identity, load_keyring
+from clf.server.names import AUDIT_NAME, STATE_NAME
 from clf.server.rotation import fingerprint, paths_of, standing
 from clf.server.setup import load_certificate
 from clf.server.state import StateStore
-from clf.server.worker import AUDIT_NAME, STATE_NAME
 
 DAY_SECONDS: Final = 86_400
 IDENTITY_DAYS: Final = 730

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a running server renews by itself, in its main process: keyrings, its certificate, and workers that serve it.
+"""What a running server renews by itself, from its main process: keyrings, its certificate, and workers that serve it.
 
 A certificate that was replaced, by this server, by `clf server renew` or by whoever manages certificates here, comes
 into use without a restart: workers are replaced one after the other, each finishing what it is sending.
@@ -7,64 +7,34 @@ into use without a restart: workers are replaced one after the other, each finis
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
 from clf import limits
-from clf.errors import ClfError
-from clf.server.audit import AuditLog
-from clf.server.config import ServerConfig
-from clf.server.keys import load_keyring
-from clf.server.rotation import Record, renew_certificate, rotate_keyring, standing
-from clf.server.setup import load_certificate
-from clf.server.worker import AUDIT_NAME
+from clf.errors import ConfigError
 
-DAY_SECONDS = 86_400
 log = structlog.get_logger("clf.server")
 
 
-def rotate_due(config: ServerConfig, record: Record, now: float) -> list[str]:
-    """Rotate what is due; returns what was. What cannot be rotated is logged with its remedy, and tried again later."""
-    done = []
-    rings = (
-        ("challenge", config.challenge_keyring, config.rotation.challenge_days),
-        ("transfer", config.transfer_keyring, config.rotation.transfer_days),
-    )
-    for what, path, days in rings:
-        try:
-            ring = load_keyring(path)
-            if days and now - ring.created[ring.current] >= days * DAY_SECONDS:
-                rotate_keyring(config, what, record, now)  # type: ignore[arg-type]
-                done.append(what)
-        except ClfError as error:
-            log.warning("rotation is due", key=what, error=error.message, remedy=error.remedy)
-    try:
-        days = config.rotation.certificate_days_left
-        ends = load_certificate(config.tls_certificate, "tls.certificate").not_valid_after_utc.timestamp()
-        managed = config.tls_certificate == config.keys / "tls" / "server.crt" and (config.keys / "ca.key").exists()
-        if days and managed and ends - now < days * DAY_SECONDS and standing(config, "ca").stage != "activating":
-            renew_certificate(config, [], record, now)
-            done.append("certificate")
-    except ClfError as error:
-        log.warning("rotation is due", key="certificate", error=error.message, remedy=error.remedy)
-    return done
-
-
 class Upkeep:
-    """A thread of the main process; `close` ends it."""
+    """A thread of the main process; `close` ends it. What is due at the start was rotated before it (`run`)."""
 
-    def __init__(self, config: ServerConfig, renew_workers: Callable[[], None], now: Callable[[], float]) -> None:
-        self._config = config
+    def __init__(self, folder: Path, certificate: Path, key: Path, renew_workers: Callable[[], None]) -> None:
+        self._folder = folder
+        self._paths = (certificate, key)
         self._renew_workers = renew_workers
-        self._now = now
         self._ended = threading.Event()
-        self._served = self._certificate()
+        self._served = _versions(self._paths)
         self._thread = threading.Thread(target=self._run, name="clf-upkeep", daemon=True)
         self._thread.start()
 
@@ -73,28 +43,23 @@ class Upkeep:
         self._ended.set()
         self._thread.join()
 
-    def _certificate(self) -> tuple[tuple[int, int], ...]:
-        found = (os.stat(path) for path in (self._config.tls_certificate, self._config.tls_key))
-        return tuple((info.st_ino, info.st_mtime_ns) for info in found)
-
     def _run(self) -> None:
-        due = float("-inf")
-        while not self._ended.is_set():
+        due = time.monotonic() + limits.UPKEEP_ROTATE_SECONDS
+        while not self._ended.wait(limits.UPKEEP_SECONDS):
             try:
                 if time.monotonic() >= due:
                     due = time.monotonic() + limits.UPKEEP_ROTATE_SECONDS
-                    rotate_due(self._config, recorder(self._config, self._now), self._now())
+                    ask("rotate", self._folder)
                 self._look()
             except Exception as error:  # the next turn tries again; requests are served meanwhile
                 log.error("upkeep failed", error=type(error).__name__)
-            self._ended.wait(limits.UPKEEP_SECONDS)
 
     def _look(self) -> None:
-        found = self._certificate()
+        found = _versions(self._paths)
         if found == self._served:
             return
         try:  # a worker that cannot load them would never serve
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._config.tls_certificate, self._config.tls_key)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._paths)
         except (OSError, ssl.SSLError) as error:
             log.warning(
                 "the replaced certificate cannot be used yet", error=str(error), remedy="replace its key as well"
@@ -105,19 +70,41 @@ class Upkeep:
         self._renew_workers()
 
 
-def recorder(config: ServerConfig, now: Callable[[], float]) -> Record:
-    """Appends to the owner's audit log, beside a server that may run; the log is open for each entry only."""
+class OwnerNow:
+    """Whom challenges state now: the thumbprint of the identity key, looked up again when its file was replaced."""
 
-    def record(event: dict[str, object]) -> None:
-        audit = AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, now)
-        try:
-            audit.append([{**event, **({"simulated": True} if config.trust == "simulation" else {})}])
-        finally:
-            audit.close()
+    def __init__(self, folder: Path, identity_file: Path, thumbprint: str) -> None:
+        self._folder = folder
+        self._paths = (identity_file,)
+        self._lock = threading.Lock()
+        self._found = (_versions(self._paths), thumbprint)
 
-    return record
+    def read(self) -> str:
+        """The thumbprint. Raises ConfigError with the code of what is wrong with the key's file."""
+        with self._lock:
+            versions = _versions(self._paths)
+            if versions != self._found[0]:
+                self._found = (versions, str(ask("owner", self._folder)["owner"]))
+            return self._found[1]
+
+
+def ask(what: str, folder: Path) -> dict[str, object]:
+    """What `clf.server.due` says, from a process of its own. Raises ConfigError with its code."""
+    command = [sys.executable, "-P", "-m", "clf.server.due", what, str(folder)]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=limits.UPKEEP_DUE_SECONDS, check=False)
+        found: dict[str, object] = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"the look at the owner's keys did not end well: {type(error).__name__}") from None
+    if done.returncode:
+        raise ConfigError("the owner's keys cannot be used", code=str(found["code"]))
+    return found
 
 
 def hang_up() -> None:
     """Ask this process's HTTP server to replace its workers, one after the other."""
     os.kill(os.getpid(), signal.SIGHUP)
+
+
+def _versions(paths: tuple[Path, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((info.st_ino, info.st_mtime_ns) for info in map(os.stat, paths))

@@ -21,6 +21,7 @@ from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Pace, Places, Rate
 from clf.server.logs import configure_logging
 from clf.server.metrics import Metrics
+from clf.server.names import ACTIVE_VARIABLE, AUDIT_NAME, FOLDER_VARIABLE, MARKS_NAME, STATE_NAME
 from clf.server.places import open_data, open_results
 from clf.server.policy_live import LivePolicy
 from clf.server.services import Services
@@ -30,12 +31,6 @@ from clf.strict_toml import read_file
 from clf.verify.marks import FileMarks
 from clf.verify.trust import TrustRoot
 
-FOLDER_VARIABLE = "CLF_SERVER_FOLDER"
-ACTIVE_VARIABLE = "CLF_SERVER_ACTIVE"
-"""The file with the settings in force (`policy_live`)."""
-STATE_NAME = "state.db"
-AUDIT_NAME = "audit"
-MARKS_NAME = "monotonic.json"
 _PR_SET_PDEATHSIG = 1
 
 
