@@ -237,6 +237,8 @@ CLIENT_CONTEXTS_COUNT: Final = 64
 CLIENT_ANSWER_BYTES: Final = 64 * KIB
 """An answer that is neither content nor manifest: grants, statuses and receipts have a few kB."""
 CLIENT_INPUTS_COUNT: Final = COMMIT_INPUTS_COUNT
+CLIENT_READ_BYTES: Final = 128 * KIB
+"""Sealed bytes that are read and opened at once: more of them no longer fit into the caches of a core."""
 READ_AHEAD_FIRST_BYTES: Final = 64 * KIB
 READ_AHEAD_MOST_BYTES: Final = 1 * MIB
 """Read-ahead doubles while reads follow each other; it is what one open file may hold in memory. From here on

@@ -62,6 +62,31 @@ def test_any_split_gives_the_same(size: int, seal_cuts: list[int], open_cuts: li
     assert open_in(pieces(message, open_cuts)) == (plain, "ok")
 
 
+@given(SIZES, CUTS)
+def test_memory_that_is_used_again_gets_the_same(size: int, cuts: list[int]) -> None:
+    """Opening into one buffer, of the room that is asked for, gives what opening into new memory does."""
+    plain = random("plain", size)
+    parts = pieces(sealed.seal(SECRET, CONTEXT, plain), cuts)
+    opener = sealed.Opener(SECRET, CONTEXT, expected=size)
+    buffer = bytearray(sealed.Opener.room(max(len(part) for part in parts)))
+    out = b"".join(bytes(buffer[: opener.update_into(part, buffer)]) for part in parts)
+    assert out + opener.finalize() == plain
+    assert opener.opened == size
+
+
+def test_what_was_altered_is_wiped() -> None:
+    """The library decrypts into the buffer before it knows whether a chunk is authentic: nothing of it stays there."""
+    message = bytearray(sealed.seal(SECRET, CONTEXT, random("plain", 3 * CHUNK)))
+    message[sealed.HEADER_BYTES + SEALED_CHUNK + 7] ^= 1
+    opener = sealed.Opener(SECRET, CONTEXT, expected=3 * CHUNK)
+    buffer = bytearray(sealed.Opener.room(len(message)))
+    with pytest.raises(IntegrityError):
+        opener.update_into(message, buffer)
+    assert not any(buffer)
+    with pytest.raises(IntegrityError):
+        opener.update_into(b"", buffer)
+
+
 @given(SIZES)
 def test_the_construction_by_hand_agrees_both_ways(size: int) -> None:
     """spec/protocol.md's construction is the library's: each opens what the other sealed."""

@@ -66,6 +66,10 @@ class Incoming:
         self._sealed_left = sealed_size(length)
         self._held = b""
         self._ready = memoryview(b"")
+        # Used again and again: new memory for each read would cost as much as opening it.
+        most = min(self._sealed_left, limits.CLIENT_READ_BYTES)
+        self._sealed = memoryview(bytearray(most))
+        self._plain = bytearray(Opener.room(most))
         where = transfer.url("/manifest" if index is None else "/content")
         self._body = link.http.send("GET", where, attempts=attempts, query=query, token=transfer.token)
 
@@ -73,30 +77,34 @@ class Incoming:
         """Put verified bytes into `view`, at least one of those that are left, and say how many."""
         self._body.attempts = attempts
         while not self._ready:
-            self._ready = memoryview(self._next(attempts))
+            self._ready = self._next(attempts)
         count = min(len(view), len(self._ready))
         view[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         self.offset += count
         return count
 
-    def _next(self, attempts: Attempts) -> bytes:
+    def _next(self, attempts: Attempts) -> memoryview:
         if self._sealed_left <= 0:
             raise CutError("the answer has ended")
         # After a cut, bytes are taken as they come, so that each try gets at least as far as whole chunks arrived.
-        data = self._body.read(gentle=attempts.failures > 0)
+        data: bytes | memoryview
+        if attempts.failures > 0:
+            data = self._body.read(gentle=True)
+        else:
+            data = self._sealed[: self._body.readinto(self._sealed)]
         if not data:
             raise CutError("the answer ended too early")
         self._sealed_left -= len(data)
         if self._sealed_left < 0:
             raise IntegrityError("the answer is longer than what was asked for", code="too_large")
-        plain = self._opener.update(data)
+        plain = memoryview(self._plain)[: self._opener.update_into(data, self._plain)]
         if self._opener.opened == self._length and plain:
-            plain, self._held = plain[:-CHUNK_BYTES], plain[-CHUNK_BYTES:]
+            plain, self._held = plain[:-CHUNK_BYTES], bytes(plain[-CHUNK_BYTES:])
         if self._sealed_left == 0:
             # What completes the range counts only with the message's short last chunk, which may hold none of it.
-            plain += self._held + self._opener.finalize()
-            if self._body.read():
+            plain = memoryview(bytes(plain) + self._held + self._opener.finalize())
+            if self._body.readinto(memoryview(bytearray(1))):
                 raise IntegrityError("the answer is longer than what was asked for", code="too_large")
         if plain:
             attempts.progress()

@@ -14,7 +14,7 @@ import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -31,8 +31,6 @@ DEFAULT_PORT = 4433
 JSON_TYPE = "application/json"
 SEALED_TYPE = "application/vnd.clf.sealed"
 
-_READ_BYTES = 128 * 1024
-"""Sealed bytes that are opened at once: more of them no longer fit into the caches of a core."""
 _GENTLE_BYTES = 16 * 1024
 _LEAST_SECONDS = 0.001
 # What a server says that will never speak TLS 1.3 with us, whatever we try.
@@ -64,20 +62,30 @@ class _PatientSocket(ssl.SSLSocket):
     A plain socket timeout starts anew with each byte, so a server that sends one byte a minute would never end.
     """
 
+    _limited: Attempts | None = None
+    _again = 0.0
+
     def _limit(self) -> None:
         attempts = _current.attempts
-        if attempts is None:
+        # A look at the time for each record, and at everything else once a second.
+        if attempts is None or (attempts is self._limited and attempts.clock() < self._again):
             return
+        self._limited = None
         left = attempts.remaining()
         if left <= 0:
             raise TimeoutError("no progress")
         # Whole seconds, so that the system call behind settimeout is made once a second and not for each record.
         wanted = float(math.ceil(left)) if left > 2 else max(left, _LEAST_SECONDS)
+        if left > 2:
+            self._limited, self._again = attempts, attempts.clock() + 1
         if wanted != self.gettimeout():
             self.settimeout(wanted)
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         self._limit()
+        if nbytes is None and not flags:
+            # What SSLSocket.recv_into comes to, which is called for each record of 16 KiB.
+            return cast("int", self.read(len(buffer), buffer))
         return super().recv_into(buffer, nbytes, flags)
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -136,10 +144,23 @@ class Body:
             if gentle:
                 data = self._response.read1(_GENTLE_BYTES, decode_content=False)
             else:
-                data = self._response.read(_READ_BYTES, decode_content=False)
+                data = self._response.read(limits.CLIENT_READ_BYTES, decode_content=False)
         if not data:
             self.finished = True
         return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer; bytes read, fewer only at the end. Raises CutError."""
+        # urllib3's own readinto makes new memory for each read, which costs as much as opening what was read.
+        plain = getattr(self._response, "_fp", None)
+        with _patience(self.attempts), _mapped():
+            if isinstance(plain, http.client.HTTPResponse):
+                count = plain.readinto(buffer)
+            else:
+                count = self._response.readinto(buffer)
+        if count == 0:
+            self.finished = True
+        return count
 
     def close(self) -> None:
         """A connection with unread bytes is not used again: the next answer would begin in the middle of them."""

@@ -39,6 +39,7 @@ class Attempts:
         """Failures since the last progress."""
         self.reopened = 0
         """Transfers opened anew since the last progress."""
+        self.clock = pace.clock
         self._pace = pace
         self._moves = 0
         self._until = pace.clock() + timeout

@@ -93,16 +93,38 @@ class Opener:
 
     def update(self, data: bytes | bytearray | memoryview) -> bytes:
         """Plain bytes of the chunks that are complete and authentic; may be empty."""
-        self._usable()
-        self.received += memoryview(data).nbytes
-        if self._bound is not None and self.received > self._bound:
-            raise self._failure("sealed body: longer than what was asked for")
+        self._receive(data)
         try:
             plain = self._decryptor.update(data)
         except (InvalidTag, AlreadyFinalized, ValueError) as error:
             raise self._failure("sealed body: altered, or made for another request") from error
         self.opened += len(plain)
         return plain
+
+    def update_into(self, data: bytes | bytearray | memoryview, into: bytearray) -> int:
+        """As update, into memory of `room(len(data))` bytes or more; plain bytes that are now at its beginning.
+
+        What is in there after an error was perhaps altered: it must be memory that nobody else reads. It is wiped.
+        """
+        self._receive(data)
+        try:
+            count = self._decryptor.update_into(data, into)
+        except (InvalidTag, AlreadyFinalized, ValueError) as error:
+            into[:] = bytes(len(into))
+            raise self._failure("sealed body: altered, or made for another request") from error
+        self.opened += count
+        return count
+
+    @staticmethod
+    def room(sealed_bytes: int) -> int:
+        """Memory for what so many sealed bytes may complete: a chunk may have begun before them."""
+        return (sealed_bytes // (CHUNK_BYTES + TAG_BYTES) + 1) * CHUNK_BYTES
+
+    def _receive(self, data: bytes | bytearray | memoryview) -> None:
+        self._usable()
+        self.received += memoryview(data).nbytes
+        if self._bound is not None and self.received > self._bound:
+            raise self._failure("sealed body: longer than what was asked for")
 
     def finalize(self) -> bytes:
         """The plain bytes of the last chunk. Raises IntegrityError where the message is truncated."""
