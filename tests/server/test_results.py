@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import mmap
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +312,96 @@ def test_a_failed_sync_gives_the_part_up(results: ResultsFolder, monkeypatch: py
             with refused("storage_unwritable"):
                 staged.sync()
         assert staged.size == 4
+
+
+def file_systems() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
+    """Those that take writes past the page cache, and the ways in which others do not."""
+    real_pwrite, real_fcntl = os.pwrite, fcntl.fcntl
+
+    def is_direct(handle: int) -> bool:
+        return bool(real_fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT)
+
+    def never_set(patch: pytest.MonkeyPatch) -> None:
+        def refuse(handle: int, command: int, argument: int = 0) -> int:
+            if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "not here")
+            return real_fcntl(handle, command, argument)
+
+        patch.setattr(fcntl, "fcntl", refuse)
+
+    def never_written(patch: pytest.MonkeyPatch) -> None:
+        def refuse(handle: int, data: memoryview, offset: int) -> int:
+            if is_direct(handle):
+                raise OSError(errno.EINVAL, "not this memory")
+            return real_pwrite(handle, data, offset)
+
+        patch.setattr(os, "pwrite", refuse)
+
+    def by_halves(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(os, "pwrite", lambda handle, data, at: real_pwrite(handle, data[: len(data) // 2 + 1], at))
+
+    return {
+        "as it is": lambda _patch: None,
+        "never set": never_set,
+        "never written": never_written,
+        "halves": by_halves,
+    }
+
+
+@pytest.mark.parametrize("kind", file_systems())
+def test_a_part_is_the_same_on_every_file_system(
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whole pages, odd ends and odd beginnings, given in memory that is used again: byte for byte what was sent."""
+    page = mmap.PAGESIZE
+    room = memoryview(mmap.mmap(-1, 64 * page))
+    content = b""
+    with monkeypatch.context() as patch:
+        file_systems()[kind](patch)
+        for sizes in ([64 * page, 64 * page, 5], [page, 100], [64 * page], [3, page - 108, 64 * page]):
+            pieces = [os.urandom(size) for size in sizes]
+
+            def given(pieces: list[bytes] = pieces) -> Iterator[memoryview]:
+                for piece in pieces:
+                    room[: len(piece)] = piece
+                    yield room[: len(piece)]
+
+            assert results.append("t", len(content), given()) == len(content) + sum(sizes)
+            content += b"".join(pieces)
+    assert results.digest("t", len(content)) == hashlib.sha256(content).digest()
+
+
+def takes_direct_writes(folder: Path) -> bool:
+    """Whether the file system does; a memory file system may not."""
+    try:
+        handle = os.open(folder / "probe", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    except OSError:
+        return False
+    try:
+        return os.pwrite(handle, mmap.mmap(-1, mmap.PAGESIZE), 0) == mmap.PAGESIZE
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def test_whole_pages_go_past_the_page_cache_and_nothing_else_does(tmp_path: Path) -> None:
+    """Where the file system takes it; what is cut, synced and read is not direct in any case."""
+    seen: dict[str, list[bool]] = {}
+    handles: list[int] = []
+
+    def step(name: str) -> None:
+        if handles:
+            seen.setdefault(name, []).append(bool(fcntl.fcntl(handles[0], fcntl.F_GETFL) & os.O_DIRECT))
+
+    folder = ResultsFolder(tmp_path, step=step)
+    folder.begin("t")
+    with folder.lock("t") as staged:
+        handles.append(staged._handle)
+        room = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+        staged.append(0, [room, room, b"end"])
+    direct = takes_direct_writes(tmp_path)
+    assert seen == {"truncated": [False], "piece": [direct, direct, False], "synced": [False]}
 
 
 def test_the_order_of_syncs_is_file_then_name(results: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,16 +37,28 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def open_in(parts: list[bytes], **known: Any) -> tuple[bytes, str]:
-    """What an Opener hands out of a message in parts, and the code of its refusal or 'ok'."""
+    """What an Opener hands out of a message in parts, and the code of its refusal or 'ok': the same both ways."""
+    found = _open_in(parts, sealed.Opener.update, **known)
+    assert _open_in(parts, _update_into, **known) == found
+    return found
+
+
+def _update_into(opener: sealed.Opener, part: bytes) -> bytes:
+    """By way of a buffer that has room for the part and a chunk, and no more."""
+    buffer = memoryview(bytearray(len(part) + CHUNK))
+    return bytes(buffer[: opener.update_into(part, buffer)])
+
+
+def _open_in(parts: list[bytes], update: Callable[[sealed.Opener, bytes], bytes], **known: Any) -> tuple[bytes, str]:
     opener = sealed.Opener(SECRET, CONTEXT, **known)
     out = b""
     try:
         for part in parts:
-            out += opener.update(part)
+            out += update(opener, part)
         out += opener.finalize()
     except IntegrityError as error:
         with pytest.raises(IntegrityError):
-            opener.update(b"")
+            update(opener, b"")
         with pytest.raises(IntegrityError):
             opener.finalize()
         return out, error.code

@@ -101,7 +101,7 @@ class Staged(ABC):
 
     @abstractmethod
     def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Write one piece of the part; it is not durable yet."""
+        """Write one piece of the part; it is not durable yet. The caller's memory is used again when this returns."""
 
     @abstractmethod
     def sync(self) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -37,6 +38,8 @@ from clf.wire.sealed import Context, Opener, open_sealed
 PULL_BYTES = 4 * limits.PIECE_BYTES
 """Sealed bytes gathered before a thread opens them, and twice that held: fewer switches between threads."""
 _DIGESTS_COUNT = 1024
+_ROOMS_COUNT = 4
+"""Pieces' memory that is kept for the next parts, so that the kernel need not make it anew for each."""
 
 
 class Uploads:
@@ -45,6 +48,7 @@ class Uploads:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._digests: OrderedDict[str, tuple[int, Any]] = OrderedDict()
+        self._rooms: list[memoryview] = []
         self._lock = threading.Lock()
 
     # --- parts ---------------------------------------------------------------------------------------
@@ -78,16 +82,20 @@ class Uploads:
         async def pull() -> bytes:
             return await anext(stream, b"")
 
-        def pieces() -> Generator[bytes, None, None]:
+        def pieces() -> Generator[bytes | memoryview, None, None]:
             # The next piece comes in while this one is opened, hashed and written.
             coming = asyncio.run_coroutine_threadsafe(pull(), loop)
+            room = self._take_room()
             try:
                 while sealed := coming.result():
                     coming = asyncio.run_coroutine_threadsafe(pull(), loop)
-                    yield opener.update(sealed)
+                    for start in range(0, len(sealed), PULL_BYTES):
+                        count = opener.update_into(memoryview(sealed)[start : start + PULL_BYTES], room)
+                        yield room[:count]
                 yield opener.finalize()
             finally:
                 coming.cancel()
+                self._give_back(room)
 
         def store() -> int:
             with closing(pieces()) as plain:
@@ -95,6 +103,16 @@ class Uploads:
 
         received: int = await run(store)
         return received
+
+    def _take_room(self) -> memoryview:
+        """Memory to open a piece into, at the beginning of a page, as what is written past the page cache must be."""
+        with self._lock:
+            return self._rooms.pop() if self._rooms else memoryview(mmap.mmap(-1, Opener.room(PULL_BYTES)))
+
+    def _give_back(self, room: memoryview) -> None:
+        with self._lock:
+            if len(self._rooms) < _ROOMS_COUNT:
+                self._rooms.append(room)
 
     def _check_room(self, row: Transfer, offset: int, length: int) -> None:
         if offset != row.received:
@@ -109,11 +127,11 @@ class Uploads:
                 "quota_exceeded", f"results would have more than {quota} bytes", step="3 room", remedy="collect results"
             )
 
-    def _store(self, row: Transfer, offset: int, length: int, pieces: Iterator[bytes]) -> int:
+    def _store(self, row: Transfer, offset: int, length: int, pieces: Iterator[bytes | memoryview]) -> int:
         services = self._services
         digest = self._digest_at(row.id, offset)
 
-        def noted() -> Iterator[bytes]:
+        def noted() -> Iterator[bytes | memoryview]:
             for piece in pieces:
                 services.touch(row, services.now())
                 if digest is not None:

@@ -101,7 +101,7 @@ class Opener:
         self.opened += len(plain)
         return plain
 
-    def update_into(self, data: bytes | bytearray | memoryview, into: bytearray) -> int:
+    def update_into(self, data: bytes | bytearray | memoryview, into: bytearray | memoryview) -> int:
         """As update, into memory of `room(len(data))` bytes or more; plain bytes that are now at its beginning.
 
         What is in there after an error was perhaps altered: it must be memory that nobody else reads. It is wiped.
