@@ -61,8 +61,8 @@ class Api:
         self.uploads = uploads.Uploads(services)
         self.pool = ThreadPoolExecutor(threads_count(services.config.limits), thread_name_prefix="clf")
         self._jwk: tuple[str, dict[str, str]] = ("", {})
-        # What the event loop reads into: it is sealed before anything else runs there, so one is enough for all bodies.
-        self._buffer = memoryview(bytearray(limits.PIECE_BYTES))
+        # What the event loop reads into. It is sealed before anything else runs there: one is enough for all bodies.
+        self._buffer = memoryview(bytearray(limits.PIECE_MOST_BYTES))
 
     async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run something that blocks in a thread."""
