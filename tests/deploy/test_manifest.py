@@ -199,6 +199,17 @@ def small(**changes: Any) -> str:
     return render(config, FILES, RUNTIME, folder="/app", out="/clf/gramine").text
 
 
+def test_of_a_cluster_the_host_says_which_part_an_enclave_is_and_no_more() -> None:
+    """All parts have one manifest; the one variable that is the host's is read by CLF's own program first."""
+    config = app_config.load(ROOT / "examples" / "dask" / "clf.toml")
+    runtime = Runtime("python", "/usr/bin/python3", RUNTIME.mounts, RUNTIME.trusted)
+    text = render(config, FILES, runtime, folder="/app", out="/clf/gramine").text
+    assert mistakes(text) == []
+    assert believed(text, measured_later=SIGNER_HASHES, harmless=HARMLESS) == ["CLF_CLUSTER comes from the host"]
+    started = ["/usr/bin/python3", "-I", "-m", "clf.dask.enclave", "python3", "app.py"]
+    assert tree(text)["loader"]["argv"] == started
+
+
 OLD_OR_OPEN: dict[str, Callable[[str], str]] = {
     "a key that Gramine dropped": lambda text: text.replace("sgx.max_threads", "sgx.thread_num"),
     "the entry point as it was": lambda text: text.replace("loader.entrypoint.uri", "loader.entrypoint"),

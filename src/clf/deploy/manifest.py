@@ -3,7 +3,8 @@
 
 The manifest is measured into MRENCLAVE, and so is, by its hash, every file that may be opened. The rules:
 
-- Program, arguments and environment stand here; none come from the host.
+- Program, arguments and environment stand here; none come from the host, but for one variable of an app with [cluster]:
+  which part of the cluster an enclave is, and where the others are (clf.dask.enclave says why that gives it nothing).
 - Every trusted file has its SHA-256, but for Gramine's own (its folder has a slash at the end), which gramine-sgx-sign
   hashes. Nothing else can be opened: the policy is `strict` and the root is an empty folder in enclave memory.
 - One file is allowed without a hash, /etc/hosts: names lead where the host wants anyway, because the network is the
@@ -26,9 +27,10 @@ from typing import Final, Literal
 
 from clf import limits
 from clf.app import config as app_config
-from clf.app import enclave, owners
+from clf.app import enclave, owners, part
 from clf.app.config import AppConfig
 from clf.app.measure import MeasuredFile
+from clf.dask import enclave as cluster
 from clf.errors import ConfigError
 from clf.filesystem import memory
 
@@ -157,6 +159,9 @@ def render(
     size = enclave_bytes(app.memory_bytes)
     started = enclave.command(folder, runtime.launched) if config.has_data else app.command
     argv = [runtime.program, *started[1:]]
+    parts = config.cluster is not None and runtime.kind == "python" and not config.has_data
+    if parts:
+        argv = cluster.command(runtime.program, app.command)
     data = enclave.mounts(config, folder) if config.has_data else ()
     encrypted = [(mount.path, f"{DATA_HOST}/{mount.host}", mount.key_name) for mount in data]
     encrypted += [(SCRATCH, SCRATCH_HOST, "_sgx_mrenclave")] if app.scratch else []
@@ -166,6 +171,7 @@ def render(
         'loader.log_level = "error"  # more would tell the host',
         f"loader.argv = [{', '.join(map(_text, argv))}]",
         *(f"loader.env.{_key(name)} = {_text(environment[name])}" for name in sorted(environment)),
+        *([f"loader.env.{part.ENVIRONMENT} = {{ passthrough = true }}"] if parts else []),
         "",
         f"libos.entrypoint = {_text(runtime.program)}",
         "",
