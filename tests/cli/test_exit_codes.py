@@ -15,7 +15,8 @@ import pytest
 import typer.main
 
 from clf.cli import main
-from clf.server.audit import LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
+from clf.server.audit_store import LOG_NAME
 from clf.server.keys import load_private_key
 from clf.server.names import AUDIT_NAME, STATE_NAME
 from tests.shared import ROOT

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from clf import limits
 from clf.errors import AuditError, ConfigError
-from clf.server.audit import HEADS_NAME, LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
 from clf.server.audit_entry import EVENTS, FIELDS, decode_line, encode_event, encode_line
+from clf.server.audit_store import HEADS_NAME, LOG_NAME
 from clf.server.audit_verify import read_entries, verify
 from tests.shared import ROOT
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from clf.cli import audit
 from clf.errors import AuditError, ConfigError
-from clf.server.audit import LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
+from clf.server.audit_store import LOG_NAME
 from tests.server.test_audit import HOSTILE, KEY, NOW
 
 runner = CliRunner()

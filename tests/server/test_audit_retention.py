@@ -16,10 +16,11 @@ import pytest
 
 from clf.errors import AuditError, ConfigError
 from clf.server import certificates
-from clf.server.audit import HEADS_NAME, LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
 from clf.server.audit_head import ANCHOR_NAME, decode_head_line, verify_head
 from clf.server.audit_retention import DAY_SECONDS, Taken, take_out
-from clf.server.audit_verify import entries_after, export_head, read_entries, verify
+from clf.server.audit_store import HEADS_NAME, LOG_NAME, AuditFolder
+from clf.server.audit_verify import export_head, read_entries, verify
 from clf.server.durable import write_private
 from tests.server.test_audit import KEY, NOW, PUBLIC, log_in
 
@@ -236,8 +237,8 @@ def test_a_server_that_writes_meanwhile_loses_nothing(folder: Path, tmp_path: Pa
 def test_the_end_is_found_without_reading_everything(folder: Path) -> None:
     """`entries_after` gives exactly the entries after a number, wherever that is."""
     for n in range(COUNT + 2):
-        assert [entry.n for entry in entries_after(folder, n)] == list(range(n + 1, COUNT + 1))
+        assert [entry.n for entry in AuditFolder(folder).entries_after(n)] == list(range(n + 1, COUNT + 1))
     take(folder, head_at(folder, 20), None)
     first = next(read_entries(folder))[0].n
-    assert next(entries_after(folder, 0)).n == first
+    assert next(AuditFolder(folder).entries_after(0)).n == first
     assert os.listdir(folder).count(ANCHOR_NAME) == 1

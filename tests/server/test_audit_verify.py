@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clf.errors import AuditError
-from clf.server.audit import HEADS_NAME, LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
 from clf.server.audit_entry import GENESIS, decode_line, encode_event, encode_line
 from clf.server.audit_head import Head, encode_head_line, sign_head
+from clf.server.audit_store import HEADS_NAME, LOG_NAME
 from clf.server.audit_verify import export_head, read_entries, verify
 from tests.server.test_audit import KEY, NOW, PUBLIC, log_in
 

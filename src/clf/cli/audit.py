@@ -12,9 +12,10 @@ import time
 import tomllib
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from cryptography.hazmat.primitives import serialization
@@ -26,6 +27,10 @@ from rich.text import Text
 
 from clf import limits
 from clf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clf.server.audit_store import AuditReader
+    from clf.server.state_url import StateUrl
 
 EXIT_INTEGRITY = 5
 
@@ -77,7 +82,7 @@ def show(  # noqa: PLR0917 - the command line's options
     wanted = {"code": code, "reference": reference, "grant": grant}
 
     def matching() -> Iterator[tuple[dict[str, Any], bytes]]:
-        for entry, line in read_entries(_audit_folder(folder)):
+        for entry, line in read_entries(log):
             fields = dict(entry.fields)
             if (begin and fields["time"] < begin) or (end and fields["time"] >= end):
                 continue
@@ -88,12 +93,13 @@ def show(  # noqa: PLR0917 - the command line's options
             if path is None or _covers(path, fields.get("path")):
                 yield fields, line
 
-    found = matching() if last is None else iter(deque(matching(), maxlen=last))
-    if as_json:
-        for _fields, line in found:
-            print(line.decode("ascii"))
-        return
-    _print_entries([fields for fields, _line in found])
+    with _opened(folder) as log:
+        found = matching() if last is None else iter(deque(matching(), maxlen=last))
+        if as_json:
+            for _fields, line in found:
+                print(line.decode("ascii"))
+            return
+        _print_entries([fields for fields, _line in found])
 
 
 def verify(
@@ -109,7 +115,8 @@ def verify(
     from clf.server.audit_verify import verify as verify_log
 
     token = None if head is None else _read_text(head)
-    report = verify_log(_audit_folder(folder), _public_key(folder, key), token, archive or [])
+    with _opened(folder) as log:
+        report = verify_log(log, _public_key(folder, key), token, archive or [])
     if as_json:
         problems = [
             {"kind": problem.kind, "n": problem.n, "line": problem.line, "text": problem.text}
@@ -159,7 +166,8 @@ def export_head(
     """Verify the log and write its last signed head to a file, which later proves that nothing up to it was removed."""
     from clf.server.audit_verify import export_head as export
 
-    head, token = export(_audit_folder(folder), _public_key(folder, key))
+    with _opened(folder) as log:
+        head, token = export(log, _public_key(folder, key))
     try:
         handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(handle, "w", encoding="ascii") as file:
@@ -198,12 +206,16 @@ def prune(folder: Folder, head: HeadFile, older_than: OlderThan = 90, as_json: A
 
 
 def _take_out(folder: Path, head: Path, out: Path | None, older_than: int, as_json: bool) -> None:
-    from clf.server.audit_retention import take_out
+    from clf.server.audit_retention import take_out, take_out_of_table
     from clf.server.keys import load_private_key
 
     key = load_private_key(_place(folder, "keys") / "audit.pem", "audit key")
     token = _read_text(head)
-    done = take_out(_audit_folder(folder), key, token, out=out, older_than_days=older_than, now=time.time)
+    url = _state_url(folder)
+    if url is None:
+        done = take_out(_audit_folder(folder), key, token, out=out, older_than_days=older_than, now=time.time)
+    else:
+        done = take_out_of_table(url, key, token, out=out, older_than_days=older_than, now=time.time)
     if as_json:
         place = None if done.archive is None else str(done.archive)
         print(json.dumps({"first": done.first, "last": done.last, "archive": place}))
@@ -224,18 +236,47 @@ def printable(text: str) -> str:
 # --- places and parameters ---
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(folder: Path, table: str) -> dict[str, Any]:
     # Read leniently: a log can be looked at while the configuration beside it is being repaired.
     try:
         with open(folder / "clf_server.toml", "rb") as file:
-            server = tomllib.load(file).get("server", {})
+            found = tomllib.load(file).get(table, {})
     except (OSError, ValueError):
         return {}
-    return server if isinstance(server, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _state_url(folder: Path) -> StateUrl | None:
+    """The database that holds the log, or None: it is in files. Raises ConfigError."""
+    from clf.server.state_url import SQLITE, UrlError, parse_state_url
+
+    settings = _settings(folder, "state")
+    url, password_file = settings.get("url", SQLITE), settings.get("password_file")
+    if (folder / "audit.jsonl").exists() or not isinstance(url, str):
+        return None
+    try:
+        return parse_state_url(url, password_file if isinstance(password_file, str) else None, folder.resolve())
+    except UrlError as error:
+        raise ConfigError(f"state.url: {error.message}", field="state.url", remedy=error.remedy) from None
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[AuditReader]:
+    """The log of an owner's folder, or of a copy, to be read."""
+    url = _state_url(folder)
+    if url is None:
+        from clf.server.audit_store import AuditFolder
+
+        yield AuditFolder(_audit_folder(folder))
+        return
+    from clf.server.audit_postgresql import AuditTable
+
+    with closing(AuditTable(url)) as table:
+        yield table
 
 
 def _place(folder: Path, name: str) -> Path:
-    value = _settings(folder).get(name)
+    value = _settings(folder, "server").get(name)
     return folder / (value if isinstance(value, str) and value else name)
 
 

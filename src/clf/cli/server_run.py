@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -43,13 +44,14 @@ def register(app: typer.Typer) -> None:
     def results(folder: Dir = Path(), as_json: Json = False) -> None:
         """List the results that came back: only whole, committed ones are ever here."""
         from clf.server.config import load
-        from clf.server.names import STATE_NAME
         from clf.server.places import open_results
-        from clf.server.state import StateStore
+        from clf.server.stores import has_state, open_state
 
         config = load(folder.resolve())
-        path = config.state / STATE_NAME
-        found = StateStore.open(path, config.trust).results() if path.exists() else []
+        found = []
+        if has_state(config):
+            with closing(open_state(config)) as state:
+                found = state.results()
         present = open_results(config)
         rows = [
             {

@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -77,8 +78,9 @@ def rotate(  # noqa: PLR0917 - typer passes options by name
     """Replace a key or certificate. A running server follows by itself; a command that was killed is given again."""
     from clf.server import rotation
     from clf.server.due import recorder
-    from clf.server.names import STATE_NAME
-    from clf.server.state import StateStore
+    from clf.server.keys_live import LiveKeys
+    from clf.server.replicas import agree_on_keys
+    from clf.server.stores import open_state
 
     config, now = load_as_owner(folder), time.time()
     record = recorder(config, time.time)
@@ -94,7 +96,7 @@ def rotate(  # noqa: PLR0917 - typer passes options by name
                 field="stage",
                 remedy=f"clf server rotate {what} --{found.next_step or 'prepare'}",
             )
-        state = StateStore.open(config.state / STATE_NAME, config.trust)
+        state = open_state(config)
         try:
             step = cast(rotation.Stage, stage)
             key_id = rotation.change_pinned(config, pinned, step, record, state, now, at_once=at_once)
@@ -108,10 +110,15 @@ def rotate(  # noqa: PLR0917 - typer passes options by name
         key_id = rotation.fingerprint(rotation.renew_certificate(config, [], record, now))
     else:
         key_id = rotation.rotate_keyring(config, cast(Literal["challenge", "transfer"], what.value), record, now)
+    if config.state_url is not None:
+        with closing(open_state(config)) as state:
+            agree_on_keys(config, LiveKeys(config), state)
     if as_json:
         print(json.dumps({"what": what.value, "stage": stage or "rotate", "key_id": key_id}))
         return
     print(f"{what} {stage or 'rotated'}{': ' if key_id else ''}{key_id}")
+    if config.state_url is not None and what is not WhatChoice.certificate:
+        print(f"copy {config.keys} to the owner's other servers now: until then they refuse what needs the new key")
     for line in _what_apps_do(what.value, stage, config.keys):
         print(line)
 
@@ -175,23 +182,20 @@ def recount(
     The server must not run. Nothing is ever counted twice.
     """
     from clf.server import recount as counting
-    from clf.server.audit import AuditLog
     from clf.server.backup import refuse_unfinished
-    from clf.server.names import AUDIT_NAME, STATE_NAME
     from clf.server.run import locked
-    from clf.server.state import StateStore
+    from clf.server.stores import audit_reader, open_audit, open_state
 
     config = load_as_owner(folder)
     with locked(config):
         refuse_unfinished(config)
-        state = StateStore.open(config.state / STATE_NAME, config.trust)
-        audit = AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, time.time)
-        try:
-            count = counting.recount(state, audit, config.state / AUDIT_NAME, accept=accept)
+        with (
+            closing(open_state(config)) as state,
+            closing(open_audit(config, time.time)) as audit,
+            closing(audit_reader(config)) as log,
+        ):
+            count = counting.recount(state, audit, log, accept=accept)
             usages = {grant: {"runs": used.runs, "bytes": used.bytes} for grant, used in state.usages().items()}
-        finally:
-            audit.close()
-            state.close()
     if as_json:
         print(json.dumps({"counted": count, "usage": usages}))
         return

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from clf import limits
+from clf.server.config import TRANSFER_FILE
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
 from clf.server.state import Transfer, TransferState
@@ -67,6 +68,9 @@ def access(services: Services, transfer_id: str, token: str, facts: Facts, *, co
     if row is None:
         raise Refusal("transfer_unknown", "no such transfer here", step="2 known")
     key = services.transfer_keys.keys.get(row.key_id)
+    if key is None and services.config.state_url is not None and services.now() <= row.expires:
+        remedy = f"copy keys/{TRANSFER_FILE} from the server where it was rotated"
+        raise Refusal("busy", f"no transfer key {row.key_id} yet", step="3 token", remedy=remedy, retry_after=2.0)
     if key is None:
         raise Refusal("transfer_expired", f"the transfer key {row.key_id} is gone", step="3 token")
     if not hmac.compare_digest(derive_token(key, transfer_id).encode("ascii"), token.encode("utf-8")):

@@ -78,6 +78,8 @@ class Api:
     async def well_known(self, request: Request, _facts: Facts) -> Response:
         """GET /.well-known/clf"""
         _query(request)
+        if self.services.config.state_url is not None:  # what stands before several servers asks here who can serve
+            await self.run(self.services.policy.current)
         identity = self._public(self.services.identity)
         return _json(
             200, compact_json({"versions": VERSIONS, "identity": identity, "simulated": self.services.simulated})

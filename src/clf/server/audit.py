@@ -21,10 +21,9 @@ import errno
 import fcntl
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,13 +31,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clf import limits
 from clf.errors import AuditError
+from clf.server.audit_batches import Batches
 from clf.server.audit_entry import GENESIS, decode_line, encode_event, encode_line, moment
 from clf.server.audit_head import Head, decode_head_line, encode_head_line, sign_head, verify_head
+from clf.server.audit_store import HEADS_NAME, LOG_NAME, AuditWriter
 from clf.server.keys import load_private_key
 from clf.wire.encoding import b64url
 
-LOG_NAME: Final = "audit.jsonl"
-HEADS_NAME: Final = "heads.jsonl"
 _REMEDY: Final = "run clf audit verify; keep the folder as it is and give the server a new one"
 
 
@@ -53,23 +52,14 @@ class _End:
     files: tuple[int, int, int, int]
 
 
-@dataclass(slots=True)
-class _Batch:
-    events: list[str]
-    numbers: list[int] | None = None
-    error: AuditError | None = field(default=None)
-
-
-class AuditLog:
+class AuditLog(AuditWriter):
     """The log in `folder`, signed by `key`. `now` gives the time of entries; tests hook on to `step`.
 
     Safe for threads, for several processes and across a fork. Every method raises `AuditError` and nothing else.
     """
 
     _process: int
-    _turn: threading.Lock
-    _queueing: threading.Lock
-    _queue: list[_Batch]
+    _batches: Batches
     _log: int
     _heads: int
     _end: _End | None
@@ -92,7 +82,7 @@ class AuditLog:
         self._reset()
         with _errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._turn, self._locked():
+        with self._batches.turn, self._locked():
             self._find_end()
 
     @classmethod
@@ -106,25 +96,13 @@ class AuditLog:
         All of them stand together, in order. If this raises, the caller must act as if they had not been written, and
         must not do what they announce; in rare cases (a failed sync) they may still appear in the log.
         """
-        if not events:
-            return []
-        batch = _Batch([encode_event(event) for event in events])
         self._after_fork()
-        with self._queueing:
-            self._queue.append(batch)
-        with self._turn:
-            if batch.numbers is None and batch.error is None:
-                with self._queueing:
-                    batches, self._queue = self._queue, []
-                self._write_batches(batches)
-        if batch.error is not None:
-            raise batch.error
-        return batch.numbers or []
+        return self._batches.append(events, self._write_events)
 
     def last(self) -> Head:
         """The end of the chain as it is now (time: now). n is 0 while there is no entry."""
         self._after_fork()
-        with self._turn, self._locked():
+        with self._batches.turn, self._locked():
             end = self._find_end()
             return Head(end.n, end.hash, moment(self._now()))
 
@@ -132,14 +110,14 @@ class AuditLog:
     def held(self) -> Iterator[None]:
         """Keep every thread and process from appending, while both files are replaced by others."""
         self._after_fork()
-        with self._turn, self._locked():
+        with self._batches.turn, self._locked():
             self._find_end()
             yield
 
     def close(self) -> None:
         """Sync the heads and close the files. Appending again opens them anew."""
         self._after_fork()
-        with self._turn:
+        with self._batches.turn:
             with suppress(OSError):
                 if self._heads >= 0:
                     os.fdatasync(self._heads)
@@ -147,23 +125,11 @@ class AuditLog:
 
     # --- writing ---
 
-    def _write_batches(self, batches: list[_Batch]) -> None:
-        try:
-            with self._locked():
-                end = self._find_end()
-                number = end.n
-                self._write(end, [event for batch in batches for event in batch.events])
-        except AuditError as error:
-            for batch in batches:
-                batch.error = AuditError(error.message, code=error.code, remedy=error.remedy)
-            return
-        except BaseException as error:  # no thread may wait for ever, nor believe that it was written
-            for batch in batches:
-                batch.error = AuditError(f"the audit log was not written: {type(error).__name__}")
-            raise
-        for batch in batches:
-            batch.numbers = list(range(number + 1, number + 1 + len(batch.events)))
-            number += len(batch.events)
+    def _write_events(self, events: list[str]) -> int:
+        with self._locked():
+            end = self._find_end()
+            self._write(end, events)
+            return end.n
 
     def _write(self, end: _End, events: Sequence[str], *, repair: bool = False) -> _End:
         """Continue the chain after `end`, over whatever incomplete bytes follow it. The lock is held."""
@@ -323,9 +289,7 @@ class AuditLog:
 
     def _reset(self) -> None:
         self._process = os.getpid()
-        self._turn = threading.Lock()
-        self._queueing = threading.Lock()
-        self._queue = []
+        self._batches = Batches()
         self._log = self._heads = -1
         self._end = None
         self._heads_synced = float("-inf")

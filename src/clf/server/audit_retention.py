@@ -19,19 +19,21 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from clf.errors import AuditError, ConfigError
-from clf.server.audit import HEADS_NAME, LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
 from clf.server.audit_head import ANCHOR_NAME, Head, sign_anchor, verify_head
-from clf.server.audit_verify import offset_after, open_both, read_anchor, verify
+from clf.server.audit_store import HEADS_NAME, LOG_NAME, AuditReader, number_of, offset_after, open_both
+from clf.server.audit_verify import Report, read_anchor, verify
 from clf.server.durable import sync_folder
+from clf.server.state_url import StateUrl
 
 NEW: Final = ".new"
 DAY_SECONDS: Final = 86_400
@@ -61,23 +63,70 @@ def take_out(
 
     Raises AuditError where log or head do not hold, ConfigError where the head is too young or says nothing new.
     """
+    head, report, anchor = _checked(folder, key, head_token, older_than_days, now())
+    if anchor is not None and anchor.n == head.n < report.first:  # given again, perhaps because the heads were left
+        with _opened(folder, key, now) as log:
+            _shorten(log, folder, head, sign_anchor(head, key), step)
+        return Taken(0, head.n, None)
+    _check_says_something(head, report, anchor)
+    archive = _archive_name(out, report, head)
+    with _opened(folder, key, now) as log:
+        log.append([_said(archive, report, head)])
+        step("said")
+        if archive is not None:
+            _write_archive(folder, archive, head.n, step)
+        _shorten(log, folder, head, sign_anchor(head, key), step)
+    return Taken(report.first, head.n, archive)
+
+
+def take_out_of_table(
+    url: StateUrl,
+    key: ec.EllipticCurvePrivateKey,
+    head_token: str,
+    *,
+    out: Path | None,
+    older_than_days: int,
+    now: Callable[[], float],
+) -> Taken:
+    """The same for a log in a database, where what comes after the archive is one transaction."""
+    from clf.server.audit_postgresql import AuditTable, AuditTableWriter
+
+    with closing(AuditTable(url)) as table:
+        head, report, anchor = _checked(table, key, head_token, older_than_days, now())
+        if anchor is not None and anchor.n == head.n < report.first:
+            return Taken(0, head.n, None)
+        _check_says_something(head, report, anchor)
+        archive = _archive_name(out, report, head)
+        if archive is not None:
+            try:
+                _archive_table(table, archive, head.n)
+            except OSError as error:
+                raise AuditError(f"{error.filename or out}: {error.strerror}", code="storage_full") from error
+    with closing(AuditTableWriter(url, key, now)) as writer:
+        writer.take_out(head, _said(archive, report, head))
+    return Taken(report.first, head.n, archive)
+
+
+def _checked(
+    log: AuditReader | Path, key: ec.EllipticCurvePrivateKey, head_token: str, older_than_days: int, now: float
+) -> tuple[Head, Report, Head | None]:
+    """The head, what the log is, and where it begins; the head is old enough, and the log holds with it."""
     head = verify_head(head_token, key.public_key())
-    age = (now() - datetime.fromisoformat(head.time).timestamp()) / DAY_SECONDS
+    age = (now - datetime.fromisoformat(head.time).timestamp()) / DAY_SECONDS
     if age < older_than_days:
         raise ConfigError(
             f"the head is of {head.time}, and entries of the last {older_than_days} days are to stay",
             field="head",
             remedy="name an older exported head, or say --older-than DAYS",
         )
-    report = verify(folder, key.public_key(), head_token)
+    report = verify(log, key.public_key(), head_token)
     if not report.holds:
         first = report.problems[0]
         raise AuditError(f"the log does not hold: {first.kind}: {first.text}", remedy="see clf audit verify")
-    anchor = read_anchor(folder, key.public_key())
-    if anchor is not None and anchor.n == head.n < report.first:  # given again, perhaps because the heads were left
-        with _opened(folder, key, now) as log:
-            _shorten(log, folder, head, sign_anchor(head, key), step)
-        return Taken(0, head.n, None)
+    return head, report, read_anchor(log, key.public_key())
+
+
+def _check_says_something(head: Head, report: Report, anchor: Head | None) -> None:
     if head.n < report.first:
         raise ConfigError(
             f"the log begins at entry {report.first}, and the head covers entries up to {head.n} only",
@@ -88,15 +137,15 @@ def take_out(
         raise ConfigError(
             f"entries up to {anchor.n} are being taken out already", field="head", remedy="name the head of then"
         )
-    archive = None if out is None else out / f"audit-{report.first:012}-{head.n:012}.jsonl"
-    with _opened(folder, key, now) as log:
-        what = {"event": "pruned" if out is None else "archived", "first": report.first, "last": head.n}
-        log.append([{**what, "file": None if archive is None else archive.name}])
-        step("said")
-        if archive is not None:
-            _write_archive(folder, archive, head.n, step)
-        _shorten(log, folder, head, sign_anchor(head, key), step)
-    return Taken(report.first, head.n, archive)
+
+
+def _archive_name(out: Path | None, report: Report, head: Head) -> Path | None:
+    return None if out is None else out / f"audit-{report.first:012}-{head.n:012}.jsonl"
+
+
+def _said(archive: Path | None, report: Report, head: Head) -> dict[str, Any]:
+    what = {"event": "pruned" if archive is None else "archived", "first": report.first, "last": head.n}
+    return {**what, "file": None if archive is None else archive.name}
 
 
 @contextmanager
@@ -110,9 +159,27 @@ def _opened(folder: Path, key: ec.EllipticCurvePrivateKey, now: Callable[[], flo
         log.close()
 
 
+def _archive_table(table: AuditReader, archive: Path, n: int) -> None:
+    archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with table.snapshot() as (entries, heads):
+        for lines, target in ((heads, _heads_of(archive)), (entries, archive)):  # the entries last, as below
+            temporary = target.with_name(target.name + NEW)
+            with _new_file(temporary) as file:
+                for line, _number, _complete in lines:
+                    if number_of(line) > n:
+                        break
+                    file.write(line + b"\n")
+            os.replace(temporary, target)
+            sync_folder(archive.parent)
+
+
+def _heads_of(archive: Path) -> Path:
+    return archive.with_name(archive.name.replace("audit-", "heads-", 1))
+
+
 def _write_archive(folder: Path, archive: Path, n: int, step: Callable[[str], None]) -> None:
     archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    names = ((HEADS_NAME, archive.with_name(archive.name.replace("audit-", "heads-", 1))), (LOG_NAME, archive))
+    names = ((HEADS_NAME, _heads_of(archive)), (LOG_NAME, archive))
     for name, target in names:  # the entries last: without them there is no archive
         temporary = target.with_name(target.name + NEW)
         with open(folder / name, "rb") as source, _new_file(temporary) as file:

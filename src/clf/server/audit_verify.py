@@ -17,33 +17,27 @@ A log whose first entries were archived or pruned begins at an anchor, signed wi
 read together with its archives, from the first entry.
 
 Heads that were taken away together with the entries they cover are missed only by an exported head: keep one elsewhere.
-Only reads. A running server is seen between two of its writes (the sizes are taken under the log's lock), and is not
-held up while its log is read.
+Only reads. A running server is seen between two of its writes, and is not held up while its log is read. Where the log
+is, and how it is read there: `audit_store.py`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from clf import limits
 from clf.errors import AuditError
-from clf.server.audit import HEADS_NAME, LOG_NAME
 from clf.server.audit_entry import GENESIS, Entry, decode_line
 from clf.server.audit_head import ANCHOR_NAME, ANCHOR_TYP, Head, decode_head_line, verify_head
+from clf.server.audit_store import HEADS_NAME, LOG_NAME, AuditReader, Lines, archived, reader_of
 
-ARCHIVED: Final = re.compile(r"audit-([0-9]{12})-([0-9]{12})\.jsonl")
-"""Entries first to last, in an archive; their heads are in a file heads-... of the same numbers."""
-_NUMBER: Final = re.compile(rb'\{"n":([0-9]{1,16}),')
 _WHERE: Final = {0: "the exported head", -1: ANCHOR_NAME}
 
 ProblemKind = Literal["changed", "removed", "inserted", "reordered", "truncated", "wrong_key", "unsigned", "malformed"]
@@ -87,19 +81,23 @@ class Report:
 
 
 def verify(
-    folder: Path, public_key: ec.EllipticCurvePublicKey, head: str | None = None, archives: Sequence[Path] = ()
+    log: AuditReader | Path,
+    public_key: ec.EllipticCurvePublicKey,
+    head: str | None = None,
+    archives: Sequence[Path] = (),
 ) -> Report:
-    """Check the log in `folder` against its heads, and against an exported head (a compact JWS) if one is given.
+    """Check a log (a path: its folder) against its heads, and an exported head (a compact JWS) if one is given.
 
     `archives` are folders with entries that were taken out of it. Raises AuditError only when there is no log to read;
     everything that does not hold is in the report.
     """
     report = Report()
-    with _snapshot(folder, archives) as (log, signed_heads):
+    reader = reader_of(log)
+    with _snapshot(reader, archives) as (lines, signed_heads):
         heads = _heads(signed_heads, public_key, report)
         anchor = None
         try:
-            anchor = read_anchor(folder, public_key)
+            anchor = read_anchor(reader, public_key)
         except AuditError as error:
             report.add(_kind(error), 0, 0, f"{ANCHOR_NAME}: {error.message}")
         if anchor is not None:
@@ -109,7 +107,7 @@ def verify(
                 heads.append((verify_head(head, public_key), 0))
             except AuditError as error:
                 report.add(_kind(error), 0, 0, f"the exported head: {error.message}")
-        hashes = _entries(log, report, {found.n for found, _line in heads}, anchor or Head(0, GENESIS, ""))
+        hashes = _entries(lines, report, {found.n for found, _line in heads}, anchor or Head(0, GENESIS, ""))
     for found, line in heads:
         where = _WHERE.get(line, f"line {line} of {HEADS_NAME}")
         if found.n > report.last:
@@ -128,14 +126,14 @@ def verify(
     return report
 
 
-def export_head(folder: Path, public_key: ec.EllipticCurvePublicKey) -> tuple[Head, str]:
+def export_head(log: AuditReader | Path, public_key: ec.EllipticCurvePublicKey) -> tuple[Head, str]:
     """The last signed head, as (what it says, compact JWS), once the whole log was verified. Raises AuditError."""
-    report = verify(folder, public_key)
+    report = verify(log, public_key)
     if not report.holds:
         first = report.problems[0]
         raise AuditError(f"the log does not hold: {first.kind}: {first.text}", remedy="see clf audit verify")
     last = b""
-    with _snapshot(folder) as (_log, heads):
+    with reader_of(log).snapshot() as (_lines, heads):
         for line, _number, complete in heads:
             last = line if complete else last
     if not last:
@@ -144,59 +142,16 @@ def export_head(folder: Path, public_key: ec.EllipticCurvePublicKey) -> tuple[He
     return verify_head(token, public_key), token
 
 
-def read_anchor(folder: Path, public_key: ec.EllipticCurvePublicKey) -> Head | None:
-    """The last entry that was taken out of the log in `folder`, or None. Raises AuditError."""
-    try:
-        token = (folder / ANCHOR_NAME).read_text("ascii").strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AuditError(f"{folder / ANCHOR_NAME} cannot be read", code="audit_head_malformed") from error
-    return verify_head(token, public_key, typ=ANCHOR_TYP)
+def read_anchor(log: AuditReader | Path, public_key: ec.EllipticCurvePublicKey) -> Head | None:
+    """The last entry that was taken out of a log, or None. Raises AuditError."""
+    token = reader_of(log).anchor()
+    return None if token is None else verify_head(token, public_key, typ=ANCHOR_TYP)
 
 
-def offset_after(file: BinaryIO, size: int, n: int) -> int:
-    """Where, in the first `size` bytes of a log or its heads, the first line begins that is about an entry after `n`.
-
-    A search by halves: nobody has to read years of entries to see the last ones. Raises AuditError.
-    """
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        file.seek(max(0, middle - 1))
-        if middle:
-            file.readline()
-        begin = file.tell()
-        if begin < high:
-            line = file.readline()
-            found = _NUMBER.match(line)
-            if found is None:
-                raise AuditError(f"byte {begin} begins no entry", code="audit_damaged", remedy="see clf audit verify")
-            if int(found[1]) <= n:
-                low = begin + len(line)
-                continue
-        high = middle
-    return low
-
-
-def entries_after(folder: Path, n: int) -> Iterator[Entry]:
-    """Each entry after entry `n`, in order. Raises AuditError at the first one that does not hold by itself."""
-    with ExitStack() as stack:
-        try:
-            file, _heads_file, (size, _) = open_both(stack, folder)
-        except FileNotFoundError:
-            return
-        begin = offset_after(file, size, n)
-        file.seek(begin)
-        for line, _number, complete in _lines(file, size - begin, limits.AUDIT_LINE_BYTES):
-            if complete:
-                yield decode_line(line)
-
-
-def read_entries(folder: Path) -> Iterator[tuple[Entry, bytes]]:
+def read_entries(log: AuditReader | Path) -> Iterator[tuple[Entry, bytes]]:
     """Each entry and its line, in order. Raises AuditError at the first line that does not hold by itself."""
-    with _snapshot(folder) as (log, _heads):
-        for line, number, complete in log:
+    with reader_of(log).snapshot() as (lines, _heads):
+        for line, number, complete in lines:
             if not complete:
                 return
             try:
@@ -207,15 +162,11 @@ def read_entries(folder: Path) -> Iterator[tuple[Entry, bytes]]:
                 ) from error
 
 
-_Lines = Iterator[tuple[bytes, int, bool]]
-"""(line without its newline, its number, whether it is complete)"""
-
-
 def _kind(error: AuditError) -> ProblemKind:
     return "wrong_key" if error.code == "audit_wrong_key" else "malformed"
 
 
-def _entries(log: _Lines, report: Report, wanted: set[int], anchor: Head) -> dict[int, str]:
+def _entries(log: Lines, report: Report, wanted: set[int], anchor: Head) -> dict[int, str]:
     """Walk the chain; returns the hashes of the entries that heads speak of.
 
     It begins after `anchor`. Earlier entries may be there (archives, or what a killed `clf audit archive` left): then
@@ -266,7 +217,7 @@ def _entries(log: _Lines, report: Report, wanted: set[int], anchor: Head) -> dic
     return hashes
 
 
-def _heads(lines: _Lines, key: ec.EllipticCurvePublicKey, report: Report) -> list[tuple[Head, int]]:
+def _heads(lines: Lines, key: ec.EllipticCurvePublicKey, report: Report) -> list[tuple[Head, int]]:
     heads: list[tuple[Head, int]] = []
     latest = 0
     for line, number, complete in lines:
@@ -286,73 +237,9 @@ def _heads(lines: _Lines, key: ec.EllipticCurvePublicKey, report: Report) -> lis
 
 
 @contextmanager
-def _snapshot(folder: Path, archives: Sequence[Path] = ()) -> Iterator[tuple[_Lines, _Lines]]:
-    """The lines of log and heads as they are now, archived ones first.
-
-    What is complete never changes, so no lock is held while reading.
-    """
+def _snapshot(log: AuditReader, archives: Sequence[Path]) -> Iterator[tuple[Lines, Lines]]:
+    """The lines of log and heads as they are now, archived ones first."""
     with ExitStack() as stack:
-        older = [_archived(stack, path) for path in sorted(path for place in archives for path in _archives(place))]
-        try:
-            log, heads, sizes = open_both(stack, folder)
-        except OSError as error:
-            raise AuditError(
-                f"the audit log in {folder} cannot be read: {error.strerror}: {error.filename or LOG_NAME}",
-                code="audit_missing",
-                remedy="name the owner's folder, as given to clf server init",
-            ) from error
-        entries = [_lines(file, os.fstat(file.fileno()).st_size, limits.AUDIT_LINE_BYTES) for file, _ in older]
-        signed = [_lines(file, os.fstat(file.fileno()).st_size, limits.AUDIT_HEAD_BYTES) for _, file in older]
-        yield (
-            chain(*entries, _lines(log, sizes[0], limits.AUDIT_LINE_BYTES)),
-            chain(*signed, _lines(heads, sizes[1], limits.AUDIT_HEAD_BYTES)),
-        )
-
-
-def open_both(stack: ExitStack, folder: Path) -> tuple[BinaryIO, BinaryIO, list[int]]:
-    """Log and heads that belong together, and their sizes at a moment when nobody was writing. Raises OSError."""
-    while True:
-        log = stack.enter_context(open(folder / LOG_NAME, "rb"))  # noqa: SIM115 - the stack closes it
-        fcntl.flock(log.fileno(), fcntl.LOCK_SH)
-        try:
-            heads = stack.enter_context(open(folder / HEADS_NAME, "rb"))  # noqa: SIM115
-            sizes = [os.fstat(file.fileno()).st_size for file in (log, heads)]
-            # Both are replaced under this lock when entries are archived: the two that are open must belong together.
-            if os.path.samestat(os.fstat(log.fileno()), os.stat(folder / LOG_NAME)):
-                return log, heads, sizes
-        finally:
-            fcntl.flock(log.fileno(), fcntl.LOCK_UN)
-
-
-def _archives(place: Path) -> list[Path]:
-    try:
-        found = [path for path in place.iterdir() if ARCHIVED.fullmatch(path.name)]
-    except OSError as error:
-        raise AuditError(f"the archive {place} cannot be read: {error.strerror}", code="audit_missing") from error
-    if not found:
-        raise AuditError(
-            f"{place} holds no archived entries", code="audit_missing", remedy="name a folder of clf audit archive"
-        )
-    return found
-
-
-def _archived(stack: ExitStack, path: Path) -> tuple[BinaryIO, BinaryIO]:
-    heads = path.with_name(path.name.replace("audit-", "heads-", 1))
-    try:
-        return stack.enter_context(open(path, "rb")), stack.enter_context(open(heads, "rb"))
-    except OSError as error:
-        raise AuditError(
-            f"the archive cannot be read: {error.strerror}: {error.filename}", code="audit_missing"
-        ) from error
-
-
-def _lines(file: BinaryIO, size: int, most: int) -> _Lines:
-    """The lines of the first `size` bytes. One longer than `most` comes in pieces, each of which will be no entry."""
-    number = 0
-    try:
-        while size > 0 and (line := file.readline(min(most + 1, size))):
-            number += 1
-            size -= len(line)
-            yield line.removesuffix(b"\n"), number, line.endswith(b"\n") or len(line) > most
-    except OSError as error:
-        raise AuditError(f"the audit log cannot be read: {error.strerror}") from error
+        older = archived(stack, archives)
+        lines, heads = stack.enter_context(log.snapshot())
+        yield chain(*(entries for entries, _signed in older), lines), chain(*(signed for _, signed in older), heads)

@@ -34,9 +34,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clf import __version__, limits
 from clf.errors import AuditError, ConfigError, StateError, WireError
-from clf.server.audit import HEADS_NAME, LOG_NAME, AuditLog
+from clf.server.audit import AuditLog
 from clf.server.audit_head import ANCHOR_NAME
-from clf.server.audit_verify import Report, entries_after, open_both, verify
+from clf.server.audit_store import HEADS_NAME, LOG_NAME, AuditFolder, open_both
+from clf.server.audit_verify import Report, verify
 from clf.server.config import AUDIT_KEY_FILE, FILE_NAME, ServerConfig
 from clf.server.durable import create_file, sync_folder, write_private
 from clf.server.keys import load_identity, load_private_key
@@ -45,6 +46,7 @@ from clf.server.recount import recount
 from clf.server.setup import SIMULATION_ROOT_FILE
 from clf.server.state import StateStore
 from clf.server.state_migrations import VERSION
+from clf.server.stores import refuse_shared
 from clf.wire.encoding import compact_json, parse_object
 from clf.wire.jose import sign_jws, verify_jws
 
@@ -55,6 +57,7 @@ RESTORING_NAME: Final = "restoring.json"
 """In the state folder while a restore is not done: no server starts."""
 _AUDIT_FILES: Final = (LOG_NAME, HEADS_NAME, ANCHOR_NAME)
 _COPY_BYTES: Final = 1 << 20
+_DUMP: Final = "use pg_dump and pg_restore for the database, and clf server backup-keys: docs/replicas.md"
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def make_backup(config: ServerConfig, out: Path, now: float) -> Manifest:
     """Write a backup into the new folder `out`, whole or not at all. Raises ConfigError, StateError or AuditError."""
     if os.path.lexists(out):
         raise ConfigError(f"{out} exists, and nothing is overwritten", field="out", remedy="name a new folder")
+    refuse_shared(config, "a backup of clf server backup", _DUMP)
     refuse_unfinished(config)
     if not (config.state / STATE_NAME).exists():
         raise ConfigError("there is no state yet", field="dir", remedy="the first clf server run makes it")
@@ -285,6 +289,7 @@ def restore(
     used_up: bool = False,
 ) -> Restored:
     """Bring a backup back; the caller holds the folder's lock. Raises ConfigError, AuditError or StateError."""
+    refuse_shared(config, "a backup of clf server backup", _DUMP)
     key = load_private_key(config.audit_key_file, "audit key")
     manifest = check_backup(backup, key.public_key())
     identities = [path for path in (config.identity_file, config.former_identity_file) if path.exists()]
@@ -358,7 +363,7 @@ def _continues(folder: Path, manifest: Manifest, key: ec.EllipticCurvePublicKey,
         return (
             f"the audit log on the disk begins at entry {report.first}, after the backup: entries were archived since"
         )
-    entry = next(iter(entries_after(folder, manifest.audit_n - 1)), None)
+    entry = next(AuditFolder(folder).entries_after(manifest.audit_n - 1), None)
     if entry is None or entry.hash != manifest.audit_hash:
         return f"entry {manifest.audit_n} of the audit log on the disk is not the backup's"
     return None

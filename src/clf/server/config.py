@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from clf.server import config_model as model
 from clf.server.config_model import Limits, Rotation
 from clf.server.config_policy import to_policy
 from clf.server.config_s3 import Bucket, to_bucket
+from clf.server.state_url import StateUrl, UrlError, parse_state_url
 from clf.strict_toml import at, parse, read_file
 from clf.toml_lines import Lines
 from clf.verify.rules import Policy, Trust
@@ -70,6 +72,8 @@ class ServerConfig:
     data: Path | Bucket
     results: Path | Bucket
     state: Path
+    state_url: StateUrl | None
+    """The database that several servers share, or None: a file in `state`, which is this server's alone."""
     keys: Path
     tls_certificate: Path
     tls_key: Path
@@ -86,6 +90,14 @@ class ServerConfig:
     policy: Policy
     digest: str
     """SHA-256 (hex) over the file's bytes; the policy carries the same."""
+    shared_digest: str
+    """SHA-256 (hex) over what all servers of one owner must agree on, however it is written: whom they trust and whom
+    they allow what. Addresses, folders and limits are each server's own."""
+
+    @property
+    def policy_digest(self) -> str:
+        """What the state remembers of the policy in force."""
+        return self.digest if self.state_url is None else self.shared_digest
 
     @property
     def file(self) -> Path:
@@ -179,6 +191,7 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
         data=buckets.get("data") or folders["data"],
         results=buckets.get("results") or folders["results"],
         state=folders["state"],
+        state_url=_state_url(file.state, folder, lines),
         keys=folders["keys"],
         tls_certificate=folder / server.tls.certificate,
         tls_key=folder / server.tls.key,
@@ -192,7 +205,21 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
         min_tcb_evaluation_number=attestation.min_tcb_evaluation_number,
         policy=to_policy(file, lines, FILE_NAME, digest=digest, folder=folder, private=tuple(folders.values())),
         digest=digest,
+        shared_digest=_shared_digest(file),
     )
+
+
+def _state_url(state: model.State, folder: Path, lines: Lines) -> StateUrl | None:
+    try:
+        return parse_state_url(state.url, state.password_file, folder)
+    except UrlError as error:  # without the value: it may hold a password
+        raise at(lines, ("state", "url"), FILE_NAME, error.message, remedy=error.remedy) from None
+
+
+def _shared_digest(file: model.File) -> str:
+    decides = {"attestation": {"trust", "max_age_hours", "min_tcb_evaluation_number"}}
+    found = file.model_dump(mode="json", include={**decides, "enclave": True, "grant": True, "key": True})
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _folders(server: model.Server, folder: Path, lines: Lines) -> dict[str, Path]:

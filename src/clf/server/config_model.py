@@ -103,6 +103,13 @@ class Server(Strict):
     limits: Limits = Limits()
 
 
+class State(Strict):
+    """[state]: what holds counters and transfers, and for PostgreSQL the audit log, too."""
+
+    url: str = "sqlite"
+    password_file: str | None = None
+
+
 class CollateralSource(Strict):
     """attestation.collateral: exactly one of the first three; `update` is Intel's channel of TCB evaluations."""
 
@@ -190,6 +197,7 @@ class File(Strict):
     server: Server
     data: ObjectStore | None = None
     results: ObjectStore | None = None
+    state: State = State()
     attestation: Attestation
     enclave: dict[str, Enclave] = Field(default_factory=dict)
     grant: list[Grant] = Field(default_factory=list)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is due by the calendar: keyrings and the server's certificate; and who the owner is by now.
 
-    python -m clf.server.due rotate DIR     {"rotated": ["challenge"], "owner": "..."}
-    python -m clf.server.due owner DIR      {"owner": "..."}
+    python -m clf.server.due rotate DIR     {"rotated": ["challenge"], "owner": "...", "policy_digest": "..."}
+    python -m clf.server.due owner DIR      {"owner": "...", "policy_digest": "..."}
 
 A process of its own that the main process starts now and then (`upkeep`): reading settings, keys and certificates takes
 libraries of 30 MiB, which a server would otherwise hold for years to use them for a second a day. One JSON object on
@@ -20,13 +20,13 @@ from pathlib import Path
 import structlog
 
 from clf.errors import ClfError
-from clf.server.audit import AuditLog
 from clf.server.config import ServerConfig, parse_config
 from clf.server.keys import load_identity, load_keyring
 from clf.server.logs import configure_logging
-from clf.server.names import ACTIVE_VARIABLE, AUDIT_NAME
+from clf.server.names import ACTIVE_VARIABLE
 from clf.server.rotation import Record, renew_certificate, rotate_keyring, standing
 from clf.server.setup import load_certificate
+from clf.server.stores import open_audit
 from clf.strict_toml import read_file
 from clf.wire.encoding import compact_json
 
@@ -41,7 +41,8 @@ def rotate_due(config: ServerConfig, record: Record, now: float) -> list[str]:
         ("challenge", config.challenge_keyring, config.rotation.challenge_days),
         ("transfer", config.transfer_keyring, config.rotation.transfer_days),
     )
-    for what, path, days in rings:
+    # Where several servers share their state, keys are files that their owner brings to each: none makes its own.
+    for what, path, days in rings if config.state_url is None else ():
         try:
             ring = load_keyring(path)
             if days and now - ring.created[ring.current] >= days * DAY_SECONDS:
@@ -65,7 +66,7 @@ def recorder(config: ServerConfig, now: Callable[[], float]) -> Record:
     """Appends to the owner's audit log, beside a server that may run; the log is open for each entry only."""
 
     def record(event: dict[str, object]) -> None:
-        audit = AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, now)
+        audit = open_audit(config, now)
         try:
             audit.append([{**event, **({"simulated": True} if config.trust == "simulation" else {})}])
         finally:
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> int:
         config = parse_config(read_file(Path(os.environ[ACTIVE_VARIABLE])), Path(folder))
         if what == "rotate":
             found["rotated"] = rotate_due(config, recorder(config, time.time), time.time())
-        found["owner"] = load_identity(config.identity_file).thumbprint
+        found |= {"owner": load_identity(config.identity_file).thumbprint, "policy_digest": config.policy_digest}
     except ClfError as error:
         found = {"code": error.code}
     sys.stdout.write(compact_json(found).decode("ascii") + "\n")

@@ -177,6 +177,7 @@ def _replay(services: Services, row: Transfer, facts: Facts) -> Opened:
         raise Refusal(_ENDED[row.state], f"the transfer is {row.state}: {row.reason}", step="4 known")
     if services.now() > row.expires:
         raise Refusal("transfer_expired", "the transfer's time is over", step="4 known")
+    services.policy.current()  # where the policy in force is not this server's, it answers nobody
     facts.update(subjects.stored_facts(row))
     services.record("replayed", {**facts, "decision": "allow", "code": "allowed"})
     return Opened(row.answer.decode("ascii"), replayed=True)

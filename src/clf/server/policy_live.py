@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
-from clf.errors import ConfigError
+from clf.errors import ConfigError, StateError
 from clf.server.config import ServerConfig, parse_config
 from clf.server.names import ACTIVE_NAME
 from clf.strict_toml import read_file
@@ -19,16 +20,21 @@ from clf.verify.policy import Policy
 
 
 class LivePolicy:
-    """Reads the active copy when it changed. Raises ConfigError where it cannot be read: then nothing is decided."""
+    """Reads the active copy when it changed. Raises ConfigError where it cannot be read: then nothing is decided.
 
-    def __init__(self, config: ServerConfig) -> None:
+    `in_force`, where several servers share their state, asks which policy they agreed on (its `shared_digest`).
+    """
+
+    def __init__(self, config: ServerConfig, in_force: Callable[[], str] | None = None) -> None:
         self._folder = config.folder
         self._trust = config.trust
         self._path = config.state / ACTIVE_NAME
         self._lock = threading.Lock()
         self._version: tuple[int, int, int] | None = None
         self._policy = config.policy
-        self.current()
+        self._shared_digest = config.shared_digest
+        self._in_force = in_force
+        self._read()
 
     @property
     def digest(self) -> str:
@@ -36,7 +42,17 @@ class LivePolicy:
         return self._policy.digest
 
     def current(self) -> Policy:
-        """The policy in force now."""
+        """The policy in force now. Raises StateError where other servers of the owner brought another into force."""
+        policy, shared_digest = self._read()
+        if self._in_force is not None and (digest := self._in_force()) != shared_digest:
+            raise StateError(
+                f"this server's policy ({shared_digest[:16]}) is not the one in force ({digest[:16]})",
+                code="policy_differs",
+                remedy="bring the same clf_server.toml to all servers, then clf server reload on each that differs",
+            )
+        return policy
+
+    def _read(self) -> tuple[Policy, str]:
         try:
             info = os.stat(self._path)
         except OSError as error:
@@ -44,16 +60,14 @@ class LivePolicy:
                 f"{self._path}: {error.strerror}", field="policy", remedy="start the server with clf server run"
             ) from None
         version = (info.st_ino, info.st_size, info.st_mtime_ns)
-        if version == self._version:
-            return self._policy
         with self._lock:
             if version != self._version:
                 config = parse_config(read_file(self._path), self._folder)
                 if config.trust != self._trust:
                     raise ConfigError("trust: changes only when the server is started anew", field="attestation.trust")
-                self._policy = config.policy
+                self._policy, self._shared_digest = config.policy, config.shared_digest
                 self._version = version
-        return self._policy
+            return self._policy, self._shared_digest
 
 
 def activate(config: ServerConfig, data: bytes) -> None:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from clf import limits
-from clf.errors import ClfError, ConfigError, StateError
+from clf.errors import ConfigError, StateError
 from clf.server.state_url import StateUrl
 
 if TYPE_CHECKING:
@@ -262,8 +262,3 @@ def _check_alive(raw: psycopg.Connection[tuple[Any, ...]]) -> None:
     if raw.closed or poll.poll(0):
         raw.close()  # or the pool would take it for sound, and hand it out again
         raise psycopg.OperationalError("the database ended the connection")
-
-
-def as_error(kind: type[ClfError], error: StateError) -> ClfError:
-    """The same error as one of another kind."""
-    return kind(error.message, code=error.code, remedy=error.remedy)

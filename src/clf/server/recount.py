@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from clf.errors import AuditError, ConfigError, StateError
-from clf.server.audit import AuditLog
 from clf.server.audit_entry import Entry
-from clf.server.audit_verify import entries_after
+from clf.server.audit_store import AuditReader, AuditWriter, reader_of
 from clf.server.state import Charge, StateStore
 
 _CHARGED: Final = ("read",)
@@ -69,21 +68,25 @@ def _charge(entry: Entry, kind: Any) -> Charge:
         raise AuditError(f"entry {entry.n} does not say what was charged: {error}", code="audit_damaged") from error
 
 
-def uncounted(state: StateStore, folder: Path) -> list[Charge]:
-    """What the log in `folder` shows, after the state's mark, and the state does not count."""
-    return [charge for charge in charges(entries_after(folder, state.audit_mark())) if not state.counts(charge)]
+def uncounted(state: StateStore, log: AuditReader | Path) -> list[Charge]:
+    """What the log shows, after the state's mark, and the state does not count."""
+    return [charge for charge in charges(reader_of(log).entries_after(state.audit_mark())) if not state.counts(charge)]
 
 
-def check(state: StateStore, audit: AuditLog, folder: Path) -> None:
-    """Refuse a state that counts less than the log shows, or a log that ends before what the state knows of."""
-    last, mark = audit.last().n, state.audit_mark()
+def check(state: StateStore, audit: AuditWriter, log: AuditReader | Path) -> None:
+    """Refuse a state that counts less than the log shows, or a log that ends before what the state knows of.
+
+    Other servers of the same state may be serving meanwhile.
+    """
+    mark = state.audit_mark()  # first: another server may move it on, once it has written what it speaks of
+    last = audit.last().n
     if last < mark:
         raise AuditError(
-            f"the audit log in {folder} ends at entry {last}, and entry {mark} was there before",
+            f"the audit log in {reader_of(log).place} ends at entry {last}, and entry {mark} was there before",
             code="audit_damaged",
             remedy="put the log back, or see clf server recount --help",
         )
-    missing = uncounted(state, folder)
+    missing = uncounted(state, log)
     if missing:
         raise StateError(
             f"the audit log shows {len(missing)} releases (entries {missing[0].n} to {missing[-1].n}) that the state "
@@ -99,12 +102,13 @@ def lost_log_sentence(last: int, mark: int) -> str:
     return f"I accept that entries {last + 1} to {mark} are missing from the audit log"
 
 
-def recount(state: StateStore, audit: AuditLog, folder: Path, *, accept: str | None = None) -> int:
+def recount(state: StateStore, audit: AuditWriter, log: AuditReader | Path, *, accept: str | None = None) -> int:
     """Count what the log shows and the state does not; returns how much that was. Says so in the log first.
 
     Where the log ends before what the state knows of, `accept` must be `lost_log_sentence`, else ConfigError is raised.
     """
-    last, mark = audit.last().n, state.audit_mark()
+    mark = state.audit_mark()
+    last = audit.last().n
     if last < mark:
         sentence = lost_log_sentence(last, mark)
         if accept != sentence:
@@ -118,7 +122,7 @@ def recount(state: StateStore, audit: AuditLog, folder: Path, *, accept: str | N
         audit.append([{"event": "recounted", "count": 0, "first": last + 1, "last": mark, "reason": sentence}])
         state.set_audit_mark(last)
         return 0
-    missing = uncounted(state, folder)
+    missing = uncounted(state, log)
     if missing:
         what = {"count": len(missing), "first": missing[0].n, "last": missing[-1].n}
         audit.append([{"event": "recounted", **what, "reason": "an older copy of the state was put back"}])

@@ -79,6 +79,7 @@ def refusal_of(error: Exception, *, step: str) -> Refusal:
 _OWN = {
     "storage_unwritable": "internal",  # says nothing about a file, and would read like `no_such_file`
     "state_unreachable": "busy",  # the database that servers share: down, or slower than anybody waits for
+    "policy_differs": "busy",  # another server of this owner was reloaded, and this one was not yet
     "simulation_root_other": "evidence_not_simulated",  # not the simulated platform that this owner accepts
 }
 """Codes that the protocol does not have, and what a client is told instead; the owner's log has them."""

@@ -28,10 +28,12 @@ from clf.server.config import Address, ServerConfig, parse_config
 from clf.server.due import recorder, rotate_due
 from clf.server.keys import load_identity
 from clf.server.logs import configure_logging
-from clf.server.names import ACTIVE_NAME, ACTIVE_VARIABLE, AUDIT_NAME, FOLDER_VARIABLE, LOCK_NAME, METRICS_NAME
+from clf.server.names import ACTIVE_NAME, ACTIVE_VARIABLE, FOLDER_VARIABLE, LOCK_NAME, METRICS_NAME
 from clf.server.policy_live import activate
 from clf.server.refusal import Refusal
+from clf.server.replicas import agree_on_keys, agree_on_policy
 from clf.server.rotation import interrupted
+from clf.server.stores import audit_reader
 from clf.server.supervise import Serving, become
 from clf.server.worker import open_services
 from clf.strict_toml import read_file
@@ -57,6 +59,8 @@ def run(folder: Path) -> NoReturn:
         Serving(
             folder=str(config.folder),
             state=str(config.state),
+            state_url=None if config.state_url is None else config.state_url.to_dict(),
+            policy_digest=config.policy_digest,
             trust=config.trust,
             owner=load_identity(config.identity_file).thumbprint,
             identity_file=str(config.identity_file),
@@ -163,11 +167,20 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     activate(config, data)
     services = open_services(config)
     services.results.check()
-    recount.check(services.state, services.audit, config.state / AUDIT_NAME)
-    generation = services.state.set_policy_digest(config.digest, time.time())
-    services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
-    services.audit.close()
-    services.state.close()
+    with contextlib.closing(services.state), contextlib.closing(services.audit):
+        if config.state_url is not None:
+            agree_on_keys(config, services.keys, services.state)
+        with contextlib.closing(audit_reader(config)) as reader:
+            recount.check(services.state, services.audit, reader)
+        if config.state_url is not None and not agree_on_policy(config, services.state, time.time()):
+            log = structlog.get_logger("clf.server")
+            log.warning(
+                "this server's policy is not the one in force: it refuses to serve",
+                remedy="clf server reload, here or with the other servers' clf_server.toml",
+            )
+            return
+        generation = services.state.set_policy_digest(config.policy_digest, time.time())
+        services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
 
 
 @dataclass(frozen=True)
@@ -190,16 +203,26 @@ def reload(folder: Path) -> Reloaded:
     if not active_path.is_file():
         raise UnreachableError("this server has never been started", remedy="clf server run")
     before = parse_config(read_file(active_path), folder)
-    for name in ("listen", "admin", "data", "results", "state", "keys", "tls_certificate", "tls_key", "workers"):
+    for name in (
+        "listen",
+        "admin",
+        "data",
+        "results",
+        "state",
+        "keys",
+        "tls_certificate",
+        "tls_key",
+        "workers",
+    ):
         if getattr(before, name) != getattr(config, name):
             raise ConfigError(f"{name}: changes when the server is started anew", field=name, remedy="restart it")
-    for name in ("limits", "rotation", "trust", "simulation_root", "collateral", "max_age_hours"):
+    for name in ("state_url", "limits", "rotation", "trust", "simulation_root", "collateral", "max_age_hours"):
         if getattr(before, name) != getattr(config, name):
             raise ConfigError(f"{name}: changes when the server is started anew", field=name, remedy="restart it")
     activate(config, data)
     services = open_services(config)
     try:
-        generation = services.state.set_policy_digest(config.digest, services.now())
+        generation = services.state.set_policy_digest(config.policy_digest, services.now())
         services.record("policy_loaded", {"generation": generation})
         revoked = 0
         for row in services.state.list_open():

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from clf import limits
-from clf.server.audit import AuditLog
+from clf.server.audit_store import AuditWriter
 from clf.server.config import ServerConfig
 from clf.server.connections import Connections, party
 from clf.server.keys import Identity, Keyring
@@ -52,7 +52,7 @@ class Services:
     state: StateStore
     data: DataPlace
     results: ResultsPlace
-    audit: AuditLog
+    audit: AuditWriter
     policy: LivePolicy
     verifier: Verifier
     metrics: Metrics

@@ -15,7 +15,7 @@ idle for longer than it was.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -303,6 +303,14 @@ class StateStore(abc.ABC):
     @abc.abstractmethod
     def set_last_backup(self, now: float) -> None:
         """Note that one was made."""
+
+    @abc.abstractmethod
+    def key_ids(self) -> dict[str, str]:
+        """The keys that servers of this state use, by what they are for; empty before the first noted them."""
+
+    @abc.abstractmethod
+    def set_key_ids(self, ids: Mapping[str, str], *, before: Mapping[str, str]) -> bool:
+        """Note them, if they are still those of `before`."""
 
     @abc.abstractmethod
     def set_policy_digest(self, digest: str, now: float) -> int:

@@ -39,7 +39,7 @@ class PostgresqlStateStore(SqlStateStore):
 def _prepare(database: PostgresqlDatabase, trust: Trust) -> None:
     """Make the tables, or check those that are there; one server at a time, by the lock of the transaction."""
     with database.write() as connection:
-        known = [name for name in TABLES if connection.execute("SELECT to_regclass(?)", (name,)).fetchone()[0]]  # type: ignore[index]
+        known = [name for name in TABLES if connection.execute("SELECT to_regclass(?)", (name,)).fetchone() != (None,)]
         if not known:
             create(connection, WORDS, trust)
             for statement in AUDIT_SCHEMA:

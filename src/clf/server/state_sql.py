@@ -11,6 +11,8 @@ happens to a row that is there) is spelled out or done here.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -307,6 +309,17 @@ class SqlStateStore(StateStore):
         with self._database.write() as connection:
             _set_meta(connection, "last_backup", repr(now))
 
+    def key_ids(self) -> dict[str, str]:
+        with self._database.read() as connection:
+            return _key_ids(connection)
+
+    def set_key_ids(self, ids: Mapping[str, str], *, before: Mapping[str, str]) -> bool:
+        with self._database.write() as connection:
+            if _key_ids(connection) != before:
+                return False
+            _set_meta(connection, "key_ids", json.dumps(dict(ids)))
+            return True
+
     def set_policy_digest(self, digest: str, now: float) -> int:
         with self._database.write() as connection:
             if _meta(connection, "policy") != digest:
@@ -377,6 +390,11 @@ def _counts(connection: Connection, charge: Charge) -> bool:
 
 def _meta(connection: Connection, name: str) -> str:
     return str(connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
+
+
+def _key_ids(connection: Connection) -> dict[str, str]:
+    row = connection.execute("SELECT value FROM meta WHERE name = 'key_ids'").fetchone()
+    return {} if row is None else dict(json.loads(row[0]))
 
 
 def _set_meta(connection: Connection, name: str, value: str) -> None:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 SQLITE: Final = "sqlite"
@@ -48,6 +48,17 @@ class StateUrl:
     name: str
     parameters: Mapping[str, str]
     password_file: Path | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready, for another process of this server."""
+        file = None if self.password_file is None else os.fspath(self.password_file)
+        return {"name": self.name, "parameters": dict(self.parameters), "password_file": file}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> StateUrl:
+        """What `to_dict` wrote."""
+        file = value["password_file"]
+        return cls(str(value["name"]), dict(value["parameters"]), None if file is None else Path(file))
 
 
 def parse_state_url(url: str, password_file: str | None, folder: Path) -> StateUrl | None:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +12,11 @@ from typing import Any, Final, Literal
 
 from clf import limits
 from clf.errors import ClfError
-from clf.server.audit_head import ANCHOR_NAME
 from clf.server.config import ServerConfig
 from clf.server.keys import load_identity, load_keyring
-from clf.server.names import AUDIT_NAME, STATE_NAME
 from clf.server.rotation import fingerprint, paths_of, standing
 from clf.server.setup import load_certificate
-from clf.server.state import StateStore
+from clf.server.stores import audit_reader, has_state, open_state
 
 DAY_SECONDS: Final = 86_400
 IDENTITY_DAYS: Final = 730
@@ -73,8 +71,9 @@ def status(config: ServerConfig, running: bool, now: float) -> Status:
     add("identity", lambda: _pinned(config, "identity", now))
     add("ca", lambda: _pinned(config, "ca", now))
     add("certificate", lambda: _certificate(config, now))
-    add("challenge", lambda: _keyring("challenge", config.challenge_keyring, config.rotation.challenge_days, now))
-    add("transfer", lambda: _keyring("transfer", config.transfer_keyring, config.rotation.transfer_days, now))
+    alone, days = config.state_url is None, config.rotation
+    add("challenge", lambda: _keyring("challenge", config.challenge_keyring, days.challenge_days, now, alone=alone))
+    add("transfer", lambda: _keyring("transfer", config.transfer_keyring, days.transfer_days, now, alone=alone))
     add("audit log", lambda: _audit(config))
     add("backup", lambda: _backup(config, now))
     return Status(str(config.folder), running, items)
@@ -120,30 +119,34 @@ def _certificate(config: ServerConfig, now: float) -> Item:
     return Item("certificate", fingerprint(certificate), _age(now, born), _day(end), by_itself, due, command)
 
 
-def _keyring(name: str, path: Path, days: int, now: float) -> Item:
+def _keyring(name: str, path: Path, days: int, now: float, *, alone: bool) -> Item:
     ring = load_keyring(path)
     born = ring.created[ring.current]
     due = bool(days) and now - born > (days + 1) * DAY_SECONDS
-    state = f"{len(ring.keys)} in its ring, " + (f"rotated every {days} days" if days else "rotated by command only")
+    by_itself = f"rotated every {days} days" if days and alone else "rotated by command only"
+    state = f"{len(ring.keys)} in its ring, {by_itself}"
     command = f"clf server rotate {name}" if due else ""
     return Item(name, ring.current, _age(now, born), None, state, due, command)
 
 
 def _audit(config: ServerConfig) -> Item:
-    folder = config.state / AUDIT_NAME
-    try:
-        size = os.stat(folder / "audit.jsonl").st_size
-    except FileNotFoundError:
+    with closing(audit_reader(config)) as log:
+        size, anchor = log.size(), log.anchor()
+    if not size:
         return Item("audit log", "", None, None, "empty", due=False, next="")
-    begins = "its beginning is archived or pruned" if (folder / ANCHOR_NAME).exists() else "complete from entry 1"
+    begins = "its beginning is archived or pruned" if anchor else "complete from entry 1"
     due = size > limits.AUDIT_LARGE_BYTES
     command = "clf audit export-head, then clf audit archive" if due else ""
     return Item("audit log", "", None, None, f"{size / limits.MIB:,.1f} MiB, {begins}", due, command)
 
 
 def _backup(config: ServerConfig, now: float) -> Item:
-    path = config.state / STATE_NAME
-    made = StateStore.open(path, config.trust).last_backup() if path.exists() else None
+    if config.state_url is not None:
+        return Item("backup", "", None, None, f"of {config.state_url.name}: its host's matter", due=False, next="")
+    made = None
+    if has_state(config):
+        with closing(open_state(config)) as state:
+            made = state.last_backup()
     if made is None:
         return Item("backup", "", None, None, "none was made", due=True, next="clf server backup DIR OUT")
     due = now - made > limits.BACKUP_DAYS * DAY_SECONDS

@@ -15,7 +15,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 from granian import Granian
@@ -27,8 +27,9 @@ from clf import limits
 from clf.errors import ClfError
 from clf.server.admin import AdminServer
 from clf.server.logs import configure_logging, library_logging
-from clf.server.names import SERVING_VARIABLE, STATE_NAME
+from clf.server.names import ACTIVE_NAME, SERVING_VARIABLE, STATE_NAME
 from clf.server.state import StateStore
+from clf.server.state_url import StateUrl
 from clf.server.upkeep import OwnerNow, Upkeep, hang_up
 
 
@@ -38,6 +39,8 @@ class Serving:
 
     folder: str
     state: str
+    state_url: dict[str, Any] | None
+    policy_digest: str
     trust: str
     owner: str
     identity_file: str
@@ -119,8 +122,13 @@ class Health:
 
     def __init__(self, serving: Serving) -> None:
         self._trust = serving.trust
-        self._state = StateStore.open(Path(serving.state) / STATE_NAME, serving.trust)  # type: ignore[arg-type]
-        self._owner = OwnerNow(Path(serving.folder), Path(serving.identity_file), serving.owner)
+        state, url = Path(serving.state), serving.state_url
+        place = state / STATE_NAME if url is None else StateUrl.from_dict(url)
+        self._state = StateStore.open(place, serving.trust)  # type: ignore[arg-type]
+        # Alone, a server has the policy that its state remembers. One of several has to look.
+        self._shared = url is not None
+        paths = (Path(serving.identity_file), *((state / ACTIVE_NAME,) if self._shared else ()))
+        self._owner = OwnerNow(Path(serving.folder), paths, serving.owner, serving.policy_digest)
 
     def read(self) -> dict[str, object]:
         """The state store answers, and the policy in force is the one that was made active last."""
@@ -130,8 +138,10 @@ class Health:
             "simulated": self._trust == "simulation",
         }
         try:
-            found["owner"] = self._owner.read()
+            found["owner"], own = self._owner.read()
             found["policy_digest"] = self._state.policy_digest()
+            if self._shared and own != found["policy_digest"]:
+                found["status"] = "policy_differs"
             found["policy_generation"] = self._state.policy_generation()
             found["open_transfers"] = len(self._state.list_open())
         except ClfError as error:

@@ -43,6 +43,13 @@ key = "keys/tls/server.key"
 [server.rotation]
 {rotation}
 
+# Counters, transfers and audit log are files in the state folder, unless several servers share a database:
+# docs/replicas.md
+#
+# [state]
+# url = "postgresql://clf@db.example:5432/clf?sslmode=verify-full&sslrootcert=/etc/clf/db-ca.pem"
+# password_file = "/etc/clf/db-password"    # PostgreSQL's own form: *:*:*:clf:PASSWORD
+
 [attestation]
 {trust}
 collateral = {collateral}    # one of: {{ pccs = "https://..." }}, {{ pcs = true }} (Intel's), {{ folder = "..." }}

@@ -71,21 +71,25 @@ class Upkeep:
 
 
 class OwnerNow:
-    """Whom challenges state now: the thumbprint of the identity key, looked up again when its file was replaced."""
+    """Whom challenges state now (the thumbprint of the identity key) and the digest of this server's policy.
 
-    def __init__(self, folder: Path, identity_file: Path, thumbprint: str) -> None:
+    Both are looked up again when a file of `paths` was replaced.
+    """
+
+    def __init__(self, folder: Path, paths: tuple[Path, ...], thumbprint: str, policy_digest: str) -> None:
         self._folder = folder
-        self._paths = (identity_file,)
+        self._paths = paths
         self._lock = threading.Lock()
-        self._found = (_versions(self._paths), thumbprint)
+        self._found = (_versions(self._paths), thumbprint, policy_digest)
 
-    def read(self) -> str:
-        """The thumbprint. Raises ConfigError with the code of what is wrong with the key's file."""
+    def read(self) -> tuple[str, str]:
+        """Thumbprint and digest. Raises ConfigError with the code of what is wrong with the files."""
         with self._lock:
             versions = _versions(self._paths)
             if versions != self._found[0]:
-                self._found = (versions, str(ask("owner", self._folder)["owner"]))
-            return self._found[1]
+                found = ask("owner", self._folder)
+                self._found = (versions, str(found["owner"]), str(found["policy_digest"]))
+            return self._found[1:]
 
 
 def ask(what: str, folder: Path) -> dict[str, object]:

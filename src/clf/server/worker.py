@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 
 from clf.errors import ConfigError
 from clf.server.app import create_app
-from clf.server.audit import AuditLog
 from clf.server.collateral import open_cache
 from clf.server.config import ServerConfig, parse_config
 from clf.server.connections import Connections
@@ -21,11 +20,11 @@ from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Pace, Places, Rate
 from clf.server.logs import configure_logging
 from clf.server.metrics import Metrics
-from clf.server.names import ACTIVE_VARIABLE, AUDIT_NAME, FOLDER_VARIABLE, MARKS_NAME, STATE_NAME
+from clf.server.names import ACTIVE_VARIABLE, FOLDER_VARIABLE, MARKS_NAME
 from clf.server.places import open_data, open_results
 from clf.server.policy_live import LivePolicy
 from clf.server.services import Services
-from clf.server.state import StateStore
+from clf.server.stores import open_audit, open_state
 from clf.server.verifier import Verifier
 from clf.strict_toml import read_file
 from clf.verify.marks import FileMarks
@@ -48,14 +47,15 @@ def open_services(config: ServerConfig) -> Services:
     marks = FileMarks(config.state / MARKS_NAME)
     settings = config.limits
     metrics = Metrics()
+    state = open_state(config)
     return Services(
         config=config,
         keys=LiveKeys(config),
-        state=StateStore.open(config.state / STATE_NAME, config.trust),
+        state=state,
         data=open_data(config),
         results=open_results(config),
-        audit=AuditLog.open(config.state / AUDIT_NAME, config.audit_key_file, now),
-        policy=LivePolicy(config),
+        audit=open_audit(config, now),
+        policy=LivePolicy(config, None if config.state_url is None else state.policy_digest),
         verifier=Verifier(
             trust,
             open_cache(config, trust, marks, now, metrics),
