@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import re
@@ -45,7 +46,9 @@ class Replica(OwnerProcess):
         self.process = None
         self.environment = {}
         self.identity = first.identity
-        shutil.copytree(first.folder, self.folder, ignore=shutil.ignore_patterns("data", "results", "state"))
+        shutil.copytree(
+            first.folder, self.folder, ignore=shutil.ignore_patterns("data", "results", "state", "haproxy.*")
+        )
         (self.folder / "state").mkdir(mode=0o700)
 
     def start(self, *, seconds: float = 3 * START_SECONDS) -> OwnerProcess:
@@ -139,9 +142,16 @@ class Replicas:
             return sum(row[1] != "BACKEND" and row[17] == "UP" and row[36] == "L7OK" for row in rows)
         return 0
 
+    @property
+    def front(self) -> OwnerProcess:
+        """The owner as apps see it: behind HAProxy."""
+        seen = copy.copy(self.servers[0])
+        seen.port = self.port
+        return seen
+
     def connect(self, attester: PlatformAttester | None = None, timeout: float = 60.0) -> clf.Owner:
         """An app's connection, through HAProxy."""
-        return self.first.connect(attester, url=f"https://127.0.0.1:{self.port}", timeout=timeout)
+        return self.front.connect(attester, timeout=timeout)
 
     def stop(self) -> None:
         """Everything."""

@@ -257,6 +257,7 @@ def restore(  # noqa: PLR0917 - typer passes options by name
 
     backups.bring_configuration(folder, source)
     config = load_as_owner(folder)
+    backups.refuse_shared_state(config)
     backups.make_folders([config.state, *config.own_folders])
     token = None if head is None else read_head(head)
     with locked(config):

@@ -335,7 +335,8 @@ def refuse(services: Services, error: Exception, facts: Facts, where: str) -> Re
         reference = services.deny(refusal, facts)
     except Exception as failure:
         # The refusal stands even where it cannot be written down; the client learns no more than that.
-        log.error("audit log not written", error=type(failure).__name__)
+        code = failure.code if isinstance(failure, ClfError) else ""
+        log.error("audit log not written", error=type(failure).__name__, code=code)
         reference = "unrecorded"
     return problem(services, refusal, reference)
 

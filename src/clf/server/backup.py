@@ -95,7 +95,7 @@ def make_backup(config: ServerConfig, out: Path, now: float) -> Manifest:
     """Write a backup into the new folder `out`, whole or not at all. Raises ConfigError, StateError or AuditError."""
     if os.path.lexists(out):
         raise ConfigError(f"{out} exists, and nothing is overwritten", field="out", remedy="name a new folder")
-    refuse_shared(config, "a backup of clf server backup", _DUMP)
+    refuse_shared_state(config)
     refuse_unfinished(config)
     if not (config.state / STATE_NAME).exists():
         raise ConfigError("there is no state yet", field="dir", remedy="the first clf server run makes it")
@@ -268,6 +268,11 @@ def unfinished(config: ServerConfig) -> bool:
     return (config.state / RESTORING_NAME).exists()
 
 
+def refuse_shared_state(config: ServerConfig) -> None:
+    """A backup is of files; a database that several servers share has tools of its own. Raises ConfigError."""
+    refuse_shared(config, "a backup of clf server backup", _DUMP)
+
+
 def refuse_unfinished(config: ServerConfig) -> None:
     """For whoever is about to use the state. Raises ConfigError."""
     if unfinished(config):
@@ -289,7 +294,7 @@ def restore(
     used_up: bool = False,
 ) -> Restored:
     """Bring a backup back; the caller holds the folder's lock. Raises ConfigError, AuditError or StateError."""
-    refuse_shared(config, "a backup of clf server backup", _DUMP)
+    refuse_shared_state(config)
     key = load_private_key(config.audit_key_file, "audit key")
     manifest = check_backup(backup, key.public_key())
     identities = [path for path in (config.identity_file, config.former_identity_file) if path.exists()]

@@ -29,7 +29,7 @@ def configure_logging() -> None:
 
 
 def library_logging() -> dict[str, object]:
-    """The HTTP server's own lines: warnings and worse, without access logs (paths belong in the audit log alone)."""
+    """Lines of libraries: the HTTP server's warnings, without access logs (paths belong in the audit log alone)."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -38,5 +38,7 @@ def library_logging() -> dict[str, object]:
         "loggers": {
             "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
             "granian.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
+            # A database that is gone is told where something was asked of it, in our own form.
+            "psycopg": {"handlers": [], "level": "CRITICAL", "propagate": False},
         },
     }
