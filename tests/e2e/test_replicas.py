@@ -366,7 +366,11 @@ def test_commands_work_on_any_server_or_say_what_does(replicas: Replicas) -> Non
     folder = replicas.servers[1].folder
     assert json.loads(run_clf("server", "status", folder, "--json"))["running"]
     assert json.loads(run_clf("server", "results", folder, "--json"))["results"]
-    run_clf("server", "check", folder)
+    assert replicas.name in run_clf("server", "check", folder)
+    password_file = folder / "db-password"
+    password_file.chmod(0o644)
+    assert "chmod 600" in run_clf("server", "check", folder, expect=3)
+    password_file.chmod(0o600)
     out = folder.with_name("a-backup")
     for command in (["backup", folder, out], ["restore", folder, folder]):
         done = subprocess.run(

@@ -20,6 +20,7 @@ from clf.server import certificates
 from clf.server.config import Address, ServerConfig, load
 from clf.server.config_s3 import Bucket
 from clf.server.keys import load_identity, load_keyring, load_private_key, read_named_key
+from clf.server.postgresql import check_settings
 from clf.server.rotation import interrupted
 from clf.server.s3_client import check_bucket
 from clf.server.setup import load_certificate
@@ -99,6 +100,9 @@ def _check_files(config: ServerConfig, report: Report) -> None:
     attempt(lambda: load_private_key(config.tls_key, "tls.key"))
     for key in config.policy.keys:
         attempt(lambda key=key: read_named_key(config.folder / key.file, key.name))  # type: ignore[misc]
+    if config.state_url is not None:
+        url = config.state_url
+        attempt(lambda: check_settings(url))
     if config.simulation_root is not None:
         root = config.simulation_root
         attempt(lambda: TrustRoot.simulation_pem(read_file(root)))
@@ -199,6 +203,7 @@ def sentences(config: ServerConfig, now: float) -> list[str]:
             for name, place in (("data", config.data), ("results", config.results))
             if isinstance(place, Bucket)
         ),
+        *([f"State and audit log are in {config.state_url.name}."] if config.state_url else []),
         f"Listens on {config.listen}; health and metrics are on {config.admin}.",
     ]
     for rule in policy.enclaves:

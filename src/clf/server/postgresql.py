@@ -63,8 +63,7 @@ class PostgresqlDatabase:
         self._process = os.getpid()
         self._making = threading.Lock()
         self._made: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] | None = None
-        _library()
-        _check_password_file(url)
+        check_settings(url)
         with self._errors():  # the pool would only say that it waited
             self._connect().close()
 
@@ -186,6 +185,12 @@ class PostgresqlDatabase:
         lines = str(primary or error or type(error).__name__).splitlines() or [type(error).__name__]
         text = "; ".join(line.strip() for line in lines if line.strip())
         return StateError(f"the state in {self.url.name} cannot be used: {text}", code=code, remedy=remedy)
+
+
+def check_settings(url: StateUrl) -> None:
+    """What can be known without the database: its library is installed, its password is kept. Raises ConfigError."""
+    _library()
+    _check_password_file(url)
 
 
 def _library() -> None:
