@@ -12,6 +12,7 @@ import pytest
 
 from clf.app.launch import choose, launch_tdx
 from clf.app.measure import measure
+from clf.app.part import Part, part
 from clf.attest.rtmr import expected_rtmr
 from clf.errors import AppError, AttesterError, ConfigError
 from tests.attest.conftest import Mount
@@ -47,9 +48,15 @@ class TrustDomain:
             "assert 'CLF_SIMULATOR_QUOTE' not in os.environ and 'CLF_APP' in os.environ\n" + more
         )
 
-    def run(self, told: Callable[[bytes, Literal["extended", "already"]], None] = lambda _value, _how: None) -> int:
+    def run(
+        self,
+        told: Callable[[bytes, Literal["extended", "already"]], None] = lambda _value, _how: None,
+        part: Part | None = None,
+    ) -> int:
         """As `clf run` does."""
-        return launch_tdx(self.app, {"PATH": "/usr/bin:/bin"}, register=self.rtmr3, swaps=self.swaps, measured_as=told)
+        return launch_tdx(
+            self.app, {"PATH": "/usr/bin:/bin"}, register=self.rtmr3, swaps=self.swaps, measured_as=told, part=part
+        )
 
     @property
     def expected(self) -> bytes:
@@ -158,3 +165,19 @@ def test_sev_is_not_taken_for_a_simulator(mount: Mount) -> None:
     with pytest.raises(AttesterError) as caught:
         choose(None, {}, mount(Tsm(b"sev_guest\n")))
     assert caught.value.code == "tsm_sev"
+
+
+def test_parts_of_a_cluster_are_measured_alike(domain: TrustDomain) -> None:
+    """Whatever part a trust domain is, RTMR3 states the app; CLF's own program runs in its place for a worker."""
+    with pytest.raises(ConfigError, match="no \\[cluster\\]"):
+        domain.run(part=part("app", join="127.0.0.1:1"))
+    assert domain.register.writes == []
+    (domain.app / "clf.toml").write_text(TOML + '[cluster]\ntrust = "intel"\n')
+    domain.write("assert os.environ['CLF_CLUSTER'] == 'app 127.0.0.1:1 - -'\n")
+    assert domain.run(part=part("app", join="127.0.0.1:1")) == 0
+    assert domain.register.value == domain.expected
+    domain.out.unlink()
+    # The worker's program ends at once, since this machine has no evidence for it; the app's own did not run.
+    assert domain.run(part=part("worker", join="127.0.0.1:1")) == 1
+    assert domain.register.value == domain.expected
+    assert not domain.out.exists()
