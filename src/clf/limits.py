@@ -301,6 +301,24 @@ S3_LOOK_SECONDS: Final = 5.0
 """How often it is looked whether an object that is being read was replaced: what leaves is of the old version still."""
 S3_PAGE_READS_COUNT: Final = 3
 """Connections to the store that may break in one piece of a body before the body is cut."""
+S3_PIECE_BYTES: Final = 8 * MIB
+"""A result is staged in objects of this size; each upload holds up to three in memory."""
+S3_PIECES_AHEAD_COUNT: Final = 2
+"""Of those, on the way to the store while the next one comes in."""
+S3_PART_LEAST_BYTES: Final = 5 * MIB
+"""A part of a multipart upload, but for its last: S3's own limit."""
+S3_PIECES_COUNT: Final = 10_000
+"""Pieces of one result, 80 GB of full ones: S3's own limit of an upload's parts."""
+S3_THREADS_COUNT: Final = 16
+"""Requests of one worker that write results, at once."""
+S3_LOCK_SECONDS: Final = 20
+"""A writer of another machine that was silent for so long has lost its place; it cannot harm if it wakes up."""
+S3_PUBLISH_SECONDS: Final = 120
+"""The same while a result is put together: a store may take a minute to complete a large upload."""
+S3_PUBLISH_TRIES_COUNT: Final = 3
+"""Uploads begun anew because another writer, or the store, gave up the one before."""
+S3_ORPHAN_SECONDS: Final = 3600
+"""Objects of a transfer that is over are removed after so long, when nobody can be writing more of them."""
 
 # --- a worker ---------------------------------------------------------------------------------------
 SPARE_THREADS_COUNT: Final = 32

@@ -18,10 +18,7 @@ from typing import Any
 import pytest
 
 from clf.errors import StorageError
-from clf.server.results import Fate, fate_of
 from clf.server.results_folder import STAGING_NAME, ResultsFolder
-from clf.server.state import ENDED_STATES
-from tests.server.test_state import row
 
 
 @pytest.fixture
@@ -48,53 +45,6 @@ def visible(root: Path) -> dict[str, bytes]:
         for path in root.rglob("*")
         if path.is_file() and STAGING_NAME not in path.parts
     }
-
-
-def test_a_result_appears_whole_under_its_name(results: ResultsFolder, tmp_path: Path) -> None:
-    """Parts are appended at the durable offset; nothing is visible before publication; then all of it is, 0600."""
-    assert results.append("t", 0, [b"hello ", b"wor"]) == 9
-    assert results.append("t", 9, [memoryview(b"ld")]) == 11
-    assert visible(tmp_path) == {}
-    assert results.digest("t", 11) == hashlib.sha256(b"hello world").digest()
-    results.publish("t", "deep/er/report.txt", 11)
-    assert visible(tmp_path) == {"deep/er/report.txt": b"hello world"}
-    assert results.discard("t")
-    assert not results.discard("t")
-    assert visible(tmp_path) == {"deep/er/report.txt": b"hello world"}
-    assert staged_names(tmp_path) == set()
-    assert stat.S_IMODE((tmp_path / "deep/er/report.txt").stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / STAGING_NAME).stat().st_mode) == 0o700
-
-
-def test_flaw_22_a_shorter_result_keeps_no_tail_of_an_earlier_part(results: ResultsFolder) -> None:
-    """A part that comes again replaces what lay behind the durable offset, however long that was."""
-    assert results.append("t", 0, [b"first part, long"]) == 16
-    assert results.append("t", 6, [b"X"]) == 7
-    assert results.digest("t", 7) == hashlib.sha256(b"first X").digest()
-
-
-def test_flaw_22_bytes_behind_the_durable_offset_are_not_published(results: ResultsFolder, tmp_path: Path) -> None:
-    """A writer that died before its offset was stored left bytes nobody was told of: they are no part of the result."""
-    results.append("t", 0, [b"durable", b" and not"])
-    assert results.digest("t", 7) == hashlib.sha256(b"durable").digest()
-    results.append("t", 7, [b" and not"])
-    results.publish("t", "r", 7)
-    assert visible(tmp_path) == {"r": b"durable"}
-
-
-def test_flaw_08_a_failing_part_leaves_nothing(results: ResultsFolder) -> None:
-    """When the body turns out wrong half-way, the file ends at the durable offset again."""
-    results.append("t", 0, [b"good"])
-
-    def pieces() -> Iterator[bytes]:
-        yield b"half of a part"
-        raise ConnectionError("cut")
-
-    with pytest.raises(ConnectionError):
-        results.append("t", 4, pieces())
-    with results.lock("t") as staged:
-        assert staged.size == 4
 
 
 def test_flaw_22_two_writers_never_interleave(results: ResultsFolder) -> None:
@@ -145,106 +95,6 @@ def test_flaw_02_results_do_not_leave_the_folder(results: ResultsFolder, tmp_pat
     for transfer in ("../t", "a/b", "", ".", "..", "x" * 200, "a\0"):
         with refused("malformed"):
             inner.begin(transfer)
-
-
-def test_publishing_again_changes_nothing(results: ResultsFolder, tmp_path: Path) -> None:
-    """The repeated commit after a lost answer finds its own file under the name."""
-    results.append("t", 0, [b"x"])
-    results.publish("t", "r", 1)
-    before = (tmp_path / "r").stat()
-    results.publish("t", "r", 1)
-    assert os.path.samestat(before, (tmp_path / "r").stat())
-    results.begin("other")
-    with refused("result_exists"):
-        results.publish("other", "r", 0)
-
-
-def test_a_published_result_cannot_be_written_any_more(results: ResultsFolder, tmp_path: Path) -> None:
-    """A late part must not change a file that already has its name, neither its bytes nor its length."""
-    results.append("t", 0, [b"final"])
-    results.publish("t", "r", 5)
-    with refused("offset_conflict"):
-        results.append("t", 5, [b"late"])
-    with refused("offset_conflict"):
-        results.append("t", 0, [b"late"])
-    with refused("commit_mismatch"):
-        results.digest("t", 3)
-    assert visible(tmp_path) == {"r": b"final"}
-
-
-def test_what_was_not_received_is_not_published(results: ResultsFolder) -> None:
-    """Fewer bytes than the commit says: refused."""
-    results.append("t", 0, [b"four"])
-    with refused("commit_mismatch"):
-        results.digest("t", 5)
-    with refused("commit_mismatch"):
-        results.publish("t", "r", 5)
-
-
-def test_lost_durable_bytes_are_a_fault_and_not_filled_with_zeros(results: ResultsFolder) -> None:
-    """A staging file shorter than what was reported (somebody touched it) is never padded."""
-    results.append("t", 0, [b"four"])
-    with refused("internal"):
-        results.append("t", 5, [b"x"])
-
-
-def test_withdrawing_takes_back_this_very_file_only(results: ResultsFolder, tmp_path: Path) -> None:
-    """A name given without a commit is taken back; a file that somebody else put there stays."""
-    results.append("t", 0, [b"x"])
-    results.publish("t", "a/r", 1)
-    with results.lock("t") as staged:
-        assert staged.withdraw("a/r")
-        assert not staged.withdraw("a/r")
-        assert not staged.withdraw("absent/r")
-    (tmp_path / "a/r").write_text("the owner's")
-    with results.lock("t") as staged:
-        assert not staged.withdraw("a/r")
-    assert visible(tmp_path) == {"a/r": b"the owner's"}
-
-
-def test_abandoning_leaves_nothing_of_an_uncommitted_result(results: ResultsFolder, tmp_path: Path) -> None:
-    """Closed between publication and commit: the name and the staging go. While somebody works on it: nothing."""
-    results.append("t", 0, [b"x"])
-    results.publish("t", "r", 1)
-    with results.lock("t"):
-        results.abandon("t", "r")
-        assert visible(tmp_path) == {"r": b"x"}
-    results.abandon("t", "r")
-    assert visible(tmp_path) == {}
-    assert staged_names(tmp_path) == set()
-    results.abandon("t", "r")
-
-
-def test_a_discarded_transfer_cannot_be_written(results: ResultsFolder) -> None:
-    """After the end of a transfer its writer is told to ask for the status."""
-    results.discard("t")
-    with refused("offset_conflict"):
-        results.append("t", 0, [b"x"])
-
-
-def test_sweeping_keeps_what_is_open_and_what_is_in_use(results: ResultsFolder, tmp_path: Path) -> None:
-    """Each staging file meets the fate that the state says; one that is locked is left alone."""
-    for name in ("keep", "drop", "back", "busy"):
-        results.begin(name)
-        results.append(name, 0, [name.encode()])
-    results.publish("back", "back.txt", 4)
-    results.publish("drop", "drop.txt", 4)
-    (tmp_path / STAGING_NAME / "not an id").write_text("the owner's own")
-    fates = {"keep": Fate(True), "t": Fate(True), "back": Fate(False, "back.txt")}
-    with results.lock("busy"):
-        swept = results.sweep(lambda name: fates.get(name, Fate(False)))
-    assert swept == ["back", "drop"]
-    assert staged_names(tmp_path) == {"keep", "t", "busy", "not an id"}
-    assert visible(tmp_path) == {"drop.txt": b"drop"}
-
-
-def test_the_fate_of_a_staging_file_follows_the_state() -> None:
-    """Open: kept. Unknown: dropped. Committed: published where it is not yet. Ended otherwise: its name goes, too."""
-    assert fate_of(row("t")) == Fate(keep=True)
-    assert fate_of(None) == Fate(keep=False)
-    assert fate_of(row("t", state="committed", size=3)) == Fate(keep=False, publish=("a.csv", 3))
-    for state in ENDED_STATES:
-        assert fate_of(row("t", state=state)) == Fate(keep=False, withdraw="a.csv")
 
 
 @pytest.mark.parametrize(
@@ -422,17 +272,6 @@ def test_the_order_of_syncs_is_file_then_name(results: ResultsFolder, monkeypatc
     monkeypatch.setattr(os, "link", link)
     results.publish("t", "a/b/r", 1)
     assert calls == ["sync folder", "sync folder", "sync file", "link", "sync folder"]
-
-
-def test_usage_counts_published_and_staged_apart(results: ResultsFolder, tmp_path: Path) -> None:
-    """A file with both names is counted once, as published."""
-    results.append("t", 0, [b"12345"])
-    before = results.usage()
-    assert (before.files, before.bytes, before.staged_files, before.staged_bytes) == (0, 0, 1, 5)
-    results.publish("t", "a/r", 5)
-    after = results.usage()
-    assert (after.files, after.bytes, after.staged_files, after.staged_bytes) == (1, 5, 0, 0)
-    assert after.free_bytes > 0
 
 
 def test_a_folder_is_tried_before_anything_is_received(results: ResultsFolder, tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ def recover(services: Services) -> None:
             "commit_refused", {"transfer": transfer_id, "path": row.path if row else None, "reason": reason}
         )
 
-    services.results.sweep(fate, refused=refused)
+    def keep(transfer_id: str) -> bool:
+        return fate_of(services.state.get(transfer_id)).keep
+
+    services.results.sweep(fate, refused=refused, keep=keep)
 
 
 def finish(services: Services) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from clf.errors import ConfigError
 from clf.server.config import ServerConfig
 from clf.server.config_s3 import Bucket
 from clf.server.results import ResultsPlace
@@ -25,5 +24,7 @@ def open_data(config: ServerConfig) -> DataPlace:
 def open_results(config: ServerConfig) -> ResultsPlace:
     """Where results go. Raises StorageError or ConfigError."""
     if isinstance(config.results, Bucket):
-        raise ConfigError("results: in object stores not yet", field="results", remedy="name a folder in [server]")
+        from clf.server.results_s3 import ResultsBucket
+
+        return ResultsBucket(Store(config.results, "results"))
     return ResultsFolder(config.results)

@@ -60,13 +60,13 @@ def fate_of(row: Transfer | None) -> Fate:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What lies in the place: published and staged files and their bytes, and the bytes that are left."""
+    """What lies in the place: published and staged files and their bytes, and the bytes that are left, if known."""
 
     files: int
     bytes: int
     staged_files: int
     staged_bytes: int
-    free_bytes: int
+    free_bytes: int | None
 
 
 class Staged(ABC):
@@ -164,11 +164,18 @@ class ResultsPlace(ABC):
         """Remove what is staged after a commit. True if there was something. The result keeps its own name."""
 
     @abstractmethod
-    def sweep(self, fate: Callable[[str], Fate], *, refused: Callable[[str], None] = lambda _id: None) -> list[str]:
+    def sweep(
+        self,
+        fate: Callable[[str], Fate],
+        *,
+        refused: Callable[[str], None] = lambda _id: None,
+        keep: Callable[[str], bool] = lambda _id: False,
+    ) -> list[str]:
         """Remove what no open transfer needs; returns the ids. What somebody works on is left alone.
 
         `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after it was seen and locked. Since a transfer is
-        reserved before anything is staged, what belongs to one is never mistaken.
+        reserved before anything is staged, what belongs to one is never mistaken. What `keep` is true for is not even
+        locked, which costs several requests in some places.
         """
 
     @abstractmethod

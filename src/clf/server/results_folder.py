@@ -144,7 +144,13 @@ class ResultsFolder(ResultsPlace):
             sync_folder(staging)
             return True
 
-    def sweep(self, fate: Callable[[str], Fate], *, refused: Callable[[str], None] = lambda _id: None) -> list[str]:
+    def sweep(
+        self,
+        fate: Callable[[str], Fate],
+        *,
+        refused: Callable[[str], None] = lambda _id: None,
+        keep: Callable[[str], bool] = lambda _id: False,
+    ) -> list[str]:
         """Remove what no open transfer needs; returns the ids. Files that somebody works on are left alone.
 
         `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after the file was seen and locked. Since a
@@ -154,6 +160,8 @@ class ResultsFolder(ResultsPlace):
             names = [name for name in os.listdir(staging) if _ID.fullmatch(name)]
         swept = []
         for name in sorted(names):
+            if keep(name):
+                continue
             try:
                 with self.lock(name) as staged:
                     decided = fate(name)

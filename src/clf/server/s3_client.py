@@ -58,6 +58,9 @@ class Store:
         self.place = bucket
         self._client = _client(bucket, field, tries)
 
+    def _ask(self, operation: str, **how: Any) -> Any:
+        return getattr(self._client, operation)(Bucket=self.place.name, **how)
+
     def key(self, name: str) -> str:
         """The whole key. Raises StorageError for one that no store takes."""
         key = self.place.prefix + name
@@ -68,7 +71,7 @@ class Store:
     def head(self, name: str) -> Found:
         """What is there under a name. Raises AbsentError."""
         with errors(name):
-            answer = self._client.head_object(Bucket=self.place.name, Key=self.key(name))
+            answer = self._ask("head_object", Key=self.key(name))
         return _found(name, answer)
 
     def exists(self, name: str) -> bool:
@@ -83,8 +86,8 @@ class Store:
         """An open body with `count` bytes from `first`, of this very version. Raises UnmetError or AbsentError."""
         version = {"VersionId": found.version} if found.version else {}
         with errors(found.key):
-            answer = self._client.get_object(
-                Bucket=self.place.name,
+            answer = self._ask(
+                "get_object",
                 Key=self.key(found.key),
                 IfMatch=found.etag,
                 Range=f"bytes={first}-{first + count - 1}",
@@ -98,7 +101,7 @@ class Store:
     def read(self, name: str, most: int) -> tuple[bytes, Found]:
         """A small object as it is now. Raises AbsentError."""
         with errors(name):
-            answer = self._client.get_object(Bucket=self.place.name, Key=self.key(name))
+            answer = self._ask("get_object", Key=self.key(name))
             found = _found(name, answer)
             with answer["Body"] as body:
                 if found.size > most:
@@ -108,12 +111,12 @@ class Store:
     def below(self, prefix: str, *, most: int | None = None) -> Iterator[Found]:
         """All objects whose names begin so, in the order of their keys' bytes; names come without the place's."""
         cut = len(self.place.prefix)
-        where: dict[str, Any] = {"Bucket": self.place.name, "Prefix": self.key(prefix)}
+        where: dict[str, Any] = {"Prefix": self.key(prefix)}
         if most is not None:
             where["MaxKeys"] = most
         while True:
             with errors(prefix or "/"):
-                answer = self._client.list_objects_v2(**where)
+                answer = self._ask("list_objects_v2", **where)
             now = _date(answer)
             for item in answer.get("Contents", ()):
                 modified = item["LastModified"].timestamp()
@@ -127,8 +130,8 @@ class Store:
         condition = {"IfNoneMatch": "*"} if only == "*" else {"IfMatch": only}
         content = bytes(data)
         with errors(name, writing=True):
-            answer = self._client.put_object(
-                Bucket=self.place.name,
+            answer = self._ask(
+                "put_object",
                 Key=self.key(name),
                 Body=content,
                 ChecksumCRC32=_crc32(content),
@@ -140,15 +143,15 @@ class Store:
         """Remove an object, which may be gone already; `only` one of this ETag, where the store knows that."""
         condition = {"IfMatch": only} if only else {}
         with errors(name, writing=True):
-            self._client.delete_object(Bucket=self.place.name, Key=self.key(name), **condition)
+            self._ask("delete_object", Key=self.key(name), **condition)
 
     # --- multipart uploads ---
 
     def begin_upload(self, name: str, transfer: str) -> str:
         """Begin an upload, which is visible to nobody until it is completed."""
         with errors(name, writing=True):
-            answer = self._client.create_multipart_upload(
-                Bucket=self.place.name,
+            answer = self._ask(
+                "create_multipart_upload",
                 Key=self.key(name),
                 Metadata={TRANSFER_KEY: transfer},
                 ContentType="application/octet-stream",
@@ -158,16 +161,14 @@ class Store:
     def upload_part(self, name: str, upload: str, number: int, content: bytes) -> str:
         """One part from memory; returns its ETag."""
         with errors(name, writing=True):
-            answer = self._client.upload_part(
-                Bucket=self.place.name, Key=self.key(name), UploadId=upload, PartNumber=number, Body=content
-            )
+            answer = self._ask("upload_part", Key=self.key(name), UploadId=upload, PartNumber=number, Body=content)
         return str(answer["ETag"])
 
     def copy_part(self, name: str, upload: str, number: int, source: str, count: int) -> str:
         """One part from the first `count` bytes of another object, which the store copies itself; its ETag."""
         with errors(name, writing=True):
-            answer = self._client.upload_part_copy(
-                Bucket=self.place.name,
+            answer = self._ask(
+                "upload_part_copy",
                 Key=self.key(name),
                 UploadId=upload,
                 PartNumber=number,
@@ -180,8 +181,8 @@ class Store:
         """Make an upload visible, whole, if there is no object of this name. Raises UnmetError or AbsentError."""
         listed = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(parts, 1)]
         with errors(name, writing=True):
-            self._client.complete_multipart_upload(
-                Bucket=self.place.name,
+            self._ask(
+                "complete_multipart_upload",
                 Key=self.key(name),
                 UploadId=upload,
                 MultipartUpload={"Parts": listed},
@@ -191,10 +192,10 @@ class Store:
     def abort_uploads(self, name: str) -> int:
         """Abort every unfinished upload of exactly this name; how many there were."""
         count, key = 0, self.key(name)
-        where: dict[str, Any] = {"Bucket": self.place.name, "Prefix": key}
+        where: dict[str, Any] = {"Prefix": key}
         while True:
             with errors(name, writing=True):
-                answer = self._client.list_multipart_uploads(**where)
+                answer = self._ask("list_multipart_uploads", **where)
                 for item in answer.get("Uploads", ()):
                     if item["Key"] == key:
                         self.abort(name, item["UploadId"])
@@ -207,7 +208,7 @@ class Store:
         """Abort one upload, which may be gone already."""
         try:
             with errors(name, writing=True):
-                self._client.abort_multipart_upload(Bucket=self.place.name, Key=self.key(name), UploadId=upload)
+                self._ask("abort_multipart_upload", Key=self.key(name), UploadId=upload)
         except AbsentError:
             pass
 
