@@ -7,13 +7,16 @@ that the file does not say.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from clf.app import config as app_config
 from clf.client.http import parse_url
 from clf.errors import ClfError
 from clf.server.config import Collateral, parse_config
+from clf.server.config_s3 import Bucket
 from clf.server.template import render
 from clf.wire.paths import check_glob
 from tests.fuzz.wrong import WrongAcceptError
@@ -60,6 +63,19 @@ actions = ["key"]
 keys = ["model"]
 max_runs = "unlimited"
 """.format(hex32="0a" * 16, hex64="ab" * 32, hex96="cd" * 48)
+_STORES = """
+[data]
+url = "s3://hospital/released/"
+region = "eu-central-1"
+endpoint = "http://127.0.0.1:9000"
+path_style = true
+ca = "s3.crt"
+credentials = "keys/s3.ini"
+
+[results]
+url = "s3://hospital/results/"
+region = "us-east-1"
+"""
 _APP = f"""\
 [app]
 name = "trainer"
@@ -89,6 +105,15 @@ def server_toml(data: bytes) -> str:
             raise WrongAcceptError(f"a grant for {grant.enclave!r}, which is no enclave of the policy")
         for glob in grant.paths:
             check_glob(glob)
+    for place in found.data, found.results:
+        if isinstance(place, Bucket) and (place.endpoint or "https:").startswith("http:"):
+            host = urlsplit(place.endpoint or "").hostname or ""
+            if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+                raise WrongAcceptError("plain http to another machine")
+        if isinstance(place, Bucket) and place.prefix and not place.prefix.endswith("/"):
+            raise WrongAcceptError("a prefix that covers parts of names")
+    if isinstance(found.data, Bucket) and isinstance(found.results, Bucket) and found.data.overlaps(found.results):
+        raise WrongAcceptError("results that would be released")
     places = [found.data, found.results, found.state, found.keys]
     if len(set(places)) < len(places):
         raise WrongAcceptError("two folders are one")
@@ -118,4 +143,5 @@ def seeds(name: str) -> list[bytes]:
     made = render(
         trust="intel", collateral=Collateral("pcs"), listen="0.0.0.0:4433", admin="127.0.0.1:9433", simulation_root=None
     )
-    return [(made + _POLICY).encode(), made.replace("# ", "").encode()]
+    stores = made.replace('data = "data" ', "").replace('results = "results" ', "") + _STORES
+    return [(made + _POLICY).encode(), made.replace("# ", "").encode(), stores.encode()]
