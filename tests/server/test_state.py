@@ -254,6 +254,19 @@ def test_touch_is_written_now_and_then(store: StateStore) -> None:
     assert (stored.touched, stored.state) == (200.0, "closed")
 
 
+def test_what_was_opened_a_moment_ago_needs_no_touch(store: StateStore) -> None:
+    """Opening, reading and closing at once is one write less; what the caller's row says is believed only so long."""
+    store.reserve(row("a", touched=100.0), None, None, 99)
+    store.touch("a", 100.0 + limits.STATE_TOUCH_SECONDS - 1, noted=100.0)
+    stored = store.get("a")
+    assert stored is not None
+    assert stored.touched == 100.0
+    store.touch("a", 100.0 + limits.STATE_TOUCH_SECONDS, noted=100.0)
+    stored = store.get("a")
+    assert stored is not None
+    assert stored.touched == 100.0 + limits.STATE_TOUCH_SECONDS
+
+
 def test_purging_forgets_ended_transfers_and_no_counter(store: StateStore) -> None:
     """Old rows go; open ones, counters and results stay."""
     store.reserve(row("open", charged=1), None, None, 99)

@@ -88,7 +88,7 @@ def access(services: Services, transfer_id: str, token: str, facts: Facts, *, co
             end(services, row, "expired", "its time is over")
         raise Refusal("transfer_expired", "the transfer's time is over", step="5 in time")
     check_policy(services, row)
-    services.touch(transfer_id, now)
+    services.touch(row, now)
     return Access(
         row=row, request=_parsed(row.request, row.claims)[0], secret=derive_secret(key, transfer_id), transfer_key=key
     )

@@ -130,7 +130,7 @@ class Download:
         if now > row.expires:
             end(self._services, row, "expired", "its time was over while content was sent")
             raise Refusal("transfer_expired", "the transfer's time is over", step="5 in time")
-        self._services.touch(row.id, now)
+        self._services.touch(row, now)
         self._services.policy.current()
         if self._services.policy.digest != self._policy_digest:
             check_policy(self._services, row)

@@ -26,7 +26,7 @@ from clf.server.metrics import Metrics
 from clf.server.policy_live import LivePolicy
 from clf.server.refusal import Refusal
 from clf.server.results import ResultsPlace
-from clf.server.state import StateStore
+from clf.server.state import StateStore, Transfer
 from clf.server.storage import DataPlace
 from clf.server.verifier import Verifier
 from clf.wire.encoding import b64url
@@ -103,10 +103,10 @@ class Services:
         paces = [(self.pace_of_address, party(address)), (self.pace_of_enclave, enclave)]
         return Flow((*paces, (self.pace, "")) if sending else tuple(paces), (own, self.bodies))
 
-    def touch(self, transfer_id: str, now: float) -> None:
+    def touch(self, row: Transfer, now: float) -> None:
         """Note that a transfer is in use, often enough for its idle limit."""
         every = min(limits.STATE_TOUCH_SECONDS, self.config.limits.transfer_idle_seconds / 4)
-        self.state.touch(transfer_id, now, every)
+        self.state.touch(row.id, now, every, noted=row.touched)
 
     def forget_sent(self, still_open: Container[str]) -> None:
         """Drop the counts of transfers that another process ended."""

@@ -185,8 +185,14 @@ class StateStore(abc.ABC):
         """The stored manifest of a folder transfer. Rows that are read back come without it."""
 
     @abc.abstractmethod
-    def touch(self, transfer_id: str, now: float, every: float = limits.STATE_TOUCH_SECONDS) -> None:
-        """Note that an open transfer is in use. Cheap: not synced, written at most `every` so many seconds."""
+    def touch(
+        self, transfer_id: str, now: float, every: float = limits.STATE_TOUCH_SECONDS, *, noted: float | None = None
+    ) -> None:
+        """Note that an open transfer is in use. Cheap: not synced, written at most `every` so many seconds.
+
+        `noted` is when that was last written, by the row that the caller has: what was opened a moment ago, by any
+        process, needs no write.
+        """
 
     @abc.abstractmethod
     def end(self, transfer_id: str, state: TransferState, reason: str, now: float) -> bool:

@@ -105,8 +105,10 @@ class SqlStateStore(StateStore):
             row = connection.execute("SELECT manifest FROM transfers WHERE id = ?", (transfer_id,)).fetchone()
             return None if row is None else row[0]
 
-    def touch(self, transfer_id: str, now: float, every: float = limits.STATE_TOUCH_SECONDS) -> None:
-        last = self._touched.get(transfer_id)
+    def touch(
+        self, transfer_id: str, now: float, every: float = limits.STATE_TOUCH_SECONDS, *, noted: float | None = None
+    ) -> None:
+        last = self._touched.get(transfer_id, noted)
         if last is not None and abs(now - last) < every:
             return
         if len(self._touched) >= limits.STATE_TOUCHED_COUNT:

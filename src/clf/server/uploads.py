@@ -133,7 +133,7 @@ class Uploads:
 
         def noted() -> Iterator[bytes | memoryview]:
             for piece in pieces:
-                services.touch(row.id, services.now())
+                services.touch(row, services.now())
                 if digest is not None:
                     digest.update(piece)
                 yield piece
