@@ -20,19 +20,72 @@ import pytest
 
 import clf
 from tests.docs.pages import blocks
+from tests.object_store import ENVIRONMENT, ObjectStore
 from tests.postgresql import Postgresql
 from tests.shared import ROOT
 from tests.world import START_SECONDS, OwnerProcess, PlatformAttester, World, free_port, run_clf, wait_until
 
 COUNT = 3
 
-Places = Callable[[OwnerProcess], dict[str, str]]
-"""Settings of [server] by which all servers have the same data and results, made from the first one's folder."""
+
+class SharedFolders:
+    """One local folder for data and results each: what a file system that all servers mount would be."""
+
+    def __init__(self, first: OwnerProcess) -> None:
+        self.first = first
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the servers' processes need besides."""
+        return {}
+
+    def settle(self, text: str) -> str:
+        """clf_server.toml with these places."""
+        for setting, value in (("data", self.first.data), ("results", self.first.results)):
+            text, count = re.subn(rf'^{setting} = "[^"]*"', f'{setting} = "{value}"', text, flags=re.MULTILINE)
+            assert count == 1, setting
+        return text
+
+    def put(self, path: str, content: bytes) -> None:
+        """A data file."""
+        self.first.put(path, content)
+
+    def result(self, path: str) -> bytes:
+        """What came back."""
+        return (self.first.results / path).read_bytes()
 
 
-def shared_folders(first: OwnerProcess) -> dict[str, str]:
-    """One local folder for each: what a file system that all of them mount would be."""
-    return {"data": str(first.data), "results": str(first.results)}
+class SharedBucket(SharedFolders):
+    """Two prefixes of a bucket."""
+
+    def __init__(self, store: ObjectStore, first: OwnerProcess) -> None:
+        super().__init__(first)
+        self.store = store
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """See SharedFolders."""
+        return ENVIRONMENT
+
+    def settle(self, text: str) -> str:
+        """See SharedFolders."""
+        for setting in ("data", "results"):
+            text, count = re.subn(rf'^{setting} = "[^"]*".*\n', "", text, flags=re.MULTILINE)
+            assert count == 1, setting
+            text = text.replace("[attestation]", self.store.table(setting, f"shared/{setting}/") + "[attestation]", 1)
+        return text
+
+    def put(self, path: str, content: bytes) -> None:
+        """See SharedFolders."""
+        self.store.put(f"shared/data/{path}", content)
+
+    def result(self, path: str) -> bytes:
+        """See SharedFolders."""
+        return self.store.get(f"shared/results/{path}")
+
+
+Places = Callable[[OwnerProcess], SharedFolders]
+"""Where all servers have the same data and results."""
 
 
 class Replica(OwnerProcess):
@@ -89,16 +142,16 @@ class Replicas:
         # All connections come from one address.
         limits = {"requests_per_second_per_address": 100_000, "requests_burst_count": 100_000, **limits}
         self.first = OwnerProcess(world, "replicas", limits=limits)
-        text = self.first.config_file.read_text()
-        for setting, value in places(self.first).items():
-            text, count = re.subn(rf'^{setting} = "[^"]*"', f'{setting} = "{value}"', text, flags=re.MULTILINE)
-            assert count == 1, setting
+        self.places = places(self.first)
+        text = self.places.settle(self.first.config_file.read_text())
         password_file = self.first.folder / "db-password"
         shutil.copy(database.password_file, password_file)
         password_file.chmod(0o600)
         state = f'[state]\nurl = "{database.url(self.name)}"\npassword_file = "db-password"\n\n'
         self.first.config_file.write_text(text.replace("[attestation]", f"{state}[attestation]", 1))
         self.servers = [Replica(self.first, letter) for letter in "abc"[:COUNT]]
+        for server in self.servers:
+            server.environment = dict(self.places.environment)
         self.proxy: subprocess.Popen[bytes] | None = None
         self.bring_policy()
 

@@ -24,7 +24,7 @@ from clf.server.certificates import private_pem
 from clf.server.state import StateStore, Usage
 from clf.wire.documents import Commit
 from tests.e2e.byhand import Answer, ByHand, Hand
-from tests.e2e.replicas import Places, Replica, Replicas, serving, shared_folders
+from tests.e2e.replicas import Places, Replica, Replicas, SharedFolders, serving
 from tests.e2e.test_counters import grant, race, tally
 from tests.postgresql import Postgresql, postgresql
 from tests.world import CLF, World, run_clf, wait_until
@@ -50,11 +50,10 @@ def database() -> Iterator[Postgresql]:
         yield made
 
 
-@pytest.fixture(scope="module", params=[shared_folders], ids=["folder"])
-def places(request: pytest.FixtureRequest) -> Places:
-    """Where all servers have data and results."""
-    found: Places = request.param
-    return found
+@pytest.fixture(scope="module")
+def places() -> Places:
+    """Where all servers have data and results; test_replicas_s3.py has another place."""
+    return SharedFolders
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +64,10 @@ def replicas(everything: World, database: Postgresql, places: Places) -> Iterato
     made.first.config_file.write_text(made.first.config_file.read_text() + GRANTS)
     made.bring_policy()
     for folder in ("load", "few"):
-        made.first.put(f"{folder}/x", CONTENT)
-    made.first.put("raced/x", bytes(100))
-    made.first.put("raced-bytes/x", bytes(3_000))
-    made.first.put("withdrawn/x", bytes(100))
+        made.places.put(f"{folder}/x", CONTENT)
+    made.places.put("raced/x", bytes(100))
+    made.places.put("raced-bytes/x", bytes(3_000))
+    made.places.put("withdrawn/x", bytes(100))
     with serving(made):
         yield made
 
@@ -107,7 +106,7 @@ def test_any_server_serves_any_step(replicas: Replicas) -> None:
     document = Commit(len(data), hashlib.sha256(data).hexdigest())
     assert at(result, two).commit(document).status == 200
     assert at(result, three).commit(document).status == 200, "the receipt is given again, wherever it is asked for"
-    assert (replicas.first.results / "results/steps").read_bytes() == data
+    assert replicas.places.result("results/steps") == data
     replicas.verify_audit()
 
 
@@ -220,7 +219,7 @@ def test_a_server_is_killed_under_load(replicas: Replicas) -> None:
     assert load.problems == []
     assert {answer.problem for answer in served} == {(410, "transfer_closed")}
     for name, data in load.results.items():
-        assert (replicas.first.results / "results" / name).read_bytes() == data
+        assert replicas.places.result(f"results/{name}") == data
     replicas.verify_audit()
     _account(replicas, load)
     wait_until(lambda: replicas.up() == 3)
