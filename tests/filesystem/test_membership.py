@@ -265,7 +265,7 @@ def _member(authority: Authority) -> Membership:
 
 # --- a cluster with certificates of seconds -----------------------------------------------------------
 
-SECONDS = 12.0
+SECONDS = 16.0
 
 
 def _square(number: int) -> int:
