@@ -317,10 +317,13 @@ def _client(bucket: Bucket, field: str, tries: int) -> Any:
         ) from None
     if bucket.ca is not None and not bucket.ca.is_file():
         raise ConfigError(f"{field}.ca: {bucket.ca} is not there", field=f"{field}.ca", remedy="name the CA's PEM file")
+    style: dict[str, Any] = {"addressing_style": "path" if bucket.path_style else "virtual"}
+    if bucket.endpoint is None or bucket.endpoint.startswith("https:"):
+        style["payload_signing_enabled"] = False  # TLS covers the body, a CRC-32 what the store keeps of it
     config = Config(
         region_name=bucket.region,
         signature_version="s3v4",
-        s3={"addressing_style": "path" if bucket.path_style else "virtual"},
+        s3=style,
         # An endpoint in the environment must not send data elsewhere than this file says.
         ignore_configured_endpoint_urls=True,
         retries={"mode": "standard", "total_max_attempts": tries},
