@@ -20,6 +20,8 @@ final class Download implements AutoCloseable {
     private final byte[] sealed = new byte[Sealed.SEALED_CHUNK_BYTES];
     private final byte[] plain = new byte[Sealed.CHUNK_BYTES];
     private Sealed.Opener opener;
+    /** Receives the chunks, where the body is long. */
+    private Ahead ahead;
     private long opened;
     private boolean ended;
 
@@ -50,12 +52,17 @@ final class Download implements AutoCloseable {
         return plain;
     }
 
+    /** The caller does something else for a while. */
     void rest() {
-        exchange.rest();
+        if (ahead == null) {
+            exchange.rest();
+        }
     }
 
     void resume() {
-        exchange.resume();
+        if (ahead == null) {
+            exchange.resume();
+        }
         attempts.resumed();
     }
 
@@ -67,17 +74,18 @@ final class Download implements AutoCloseable {
         if (opener == null) {
             fill(Sealed.HEADER_BYTES);
             opener = new Sealed.Opener(transfer.secret, context, Arrays.copyOf(sealed, Sealed.HEADER_BYTES));
+            if (length >= Limits.AHEAD_LEAST_BYTES) {
+                ahead = Ahead.of(exchange, attempts, Sealed.size(length) - Sealed.HEADER_BYTES);
+            }
         }
         int wanted = (int) Math.min(length - opened, Sealed.CHUNK_BYTES);
-        fill(wanted + Sealed.TAG_BYTES);
-        opener.open(sealed, 0, wanted + Sealed.TAG_BYTES, plain);
+        open(wanted, plain);
         opened += wanted;
         if (opened == length) {
             if (wanted == Sealed.CHUNK_BYTES) {
-                fill(Sealed.TAG_BYTES);
-                opener.open(sealed, 0, Sealed.TAG_BYTES, new byte[Sealed.TAG_BYTES]);
+                open(0, new byte[Sealed.TAG_BYTES]);
             }
-            if (exchange.read(sealed, 0, 1) >= 0) {
+            if (ahead == null ? exchange.read(sealed, 0, 1) >= 0 : ahead.take(1) >= 0) {
                 throw tooLong();
             }
             ended = true;
@@ -86,12 +94,32 @@ final class Download implements AutoCloseable {
         return wanted;
     }
 
+    /** Opens the next chunk, of `count` plain bytes. */
+    private void open(int count, byte[] into) throws ClfException {
+        int size = count + Sealed.TAG_BYTES;
+        if (ahead == null) {
+            fill(size);
+            opener.open(sealed, 0, size, into);
+            return;
+        }
+        int at = ahead.take(size);
+        if (at < 0) {
+            throw tooEarly();
+        }
+        opener.open(ahead.ring(), at, size, into);
+        ahead.release(size);
+    }
+
+    private static CutException tooEarly() {
+        return new CutException("the answer ended too early", null);
+    }
+
     private void fill(int count) throws ClfException {
         int done = 0;
         while (done < count) {
             int read = exchange.read(sealed, done, count - done);
             if (read < 0) {
-                throw new CutException("the answer ended too early", null);
+                throw tooEarly();
             }
             done += read;
         }
@@ -99,6 +127,9 @@ final class Download implements AutoCloseable {
 
     @Override
     public void close() {
+        if (ahead != null) {
+            ahead.close();
+        }
         exchange.close();
     }
 }

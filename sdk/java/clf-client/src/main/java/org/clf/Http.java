@@ -251,7 +251,7 @@ final class Http {
         private final Attempts attempts;
         private final Map<String, String> fields = new HashMap<>();
         private Watchdog.Watch watch;
-        private boolean keep;
+        private volatile boolean keep;
         private boolean chunked;
         /** Bytes left of the body, or of its present piece; -1 until the connection ends. */
         private long left;
@@ -278,6 +278,12 @@ final class Http {
                 watch.end();
                 watch = null;
             }
+        }
+
+        /** Ends whatever another thread reads here; afterwards that thread, or whoever has waited for it, closes it. */
+        void cut() {
+            keep = false;
+            quietly(connection.plain);
         }
 
         private ClfException wrap(IOException error) {

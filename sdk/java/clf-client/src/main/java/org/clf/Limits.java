@@ -74,6 +74,12 @@ public final class Limits {
     public static final int READ_AHEAD_FIRST_BYTES = 64 << 10;
     /** The most read-ahead, in bytes: what one open file may hold in memory. */
     public static final int READ_AHEAD_MOST_BYTES = 8 << 20;
+    /** A body from this size on, in bytes, is received in a thread of its own. */
+    public static final long AHEAD_LEAST_BYTES = 4 << 20;
+    /** Sealed chunks that it holds in memory: half a mebibyte. */
+    public static final int AHEAD_CHUNKS_COUNT = 32;
+    /** How long who waits for a chunk waits for some more, in milliseconds. */
+    public static final long AHEAD_GATHER_MILLIS = 5;
     /** A part of an upload, in bytes, unless told otherwise. */
     public static final int UPLOAD_PART_BYTES = 32 << 20;
     /** Parts are halved down to this, in bytes, when connections keep being cut or an owner takes no larger ones. */
