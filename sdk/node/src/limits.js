@@ -65,6 +65,8 @@ export const UPLOAD_PART_BYTES = 32 * MIB;
 export const UPLOAD_PART_LEAST_BYTES = 16 * KIB;
 /** How much of an upload is sealed at a time. */
 export const UPLOAD_PIECE_BYTES = 256 * KIB;
+/** How many such pieces are sealed, or on their way, at once. */
+export const UPLOAD_PIECES_COUNT = 3;
 /** Bodies from this size on are opened and sealed in a thread of their own; before, asking it would cost more. */
 export const THREAD_LEAST_BYTES = 4 * MIB;
 /** What the thread is given at once ... */

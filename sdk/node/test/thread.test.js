@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Long bodies are opened in a thread of their own: what holds for short ones must hold for them, too.
+// Long bodies are opened and sealed in a thread of their own: what holds for short ones must hold for them, too.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { inspect, promisify } from "node:util";
@@ -10,6 +10,8 @@ import { inspect, promisify } from "node:util";
 import { thread } from "../src/client/thread.js";
 import { IntegrityError } from "../src/index.js";
 import { THREAD_LEAST_BYTES } from "../src/limits.js";
+import { unb64url } from "../src/wire/encoding.js";
+import { openSealed } from "../src/wire/sealed.js";
 import { startOwner } from "./parts/owner.js";
 
 const CHUNK = 16_384;
@@ -116,9 +118,56 @@ test("a long answer that was sealed for another range is refused", async (t) => 
   }
 });
 
+const PART = "PUT transfers/ID/content";
+const part = { partBytes: THREAD_LEAST_BYTES };
+
+test("a long result is sealed and hashed in the thread, whatever becomes of its parts on the way", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  const content = randomBytes(2 * THREAD_LEAST_BYTES + 70_001);
+  owner.fault(PART, (call) => (owner.take(call), call.drop()));
+  owner.fault(PART, (call) => call.drop());
+  const receipt = await client.writeFile("cut", content, part);
+  // The commit was accepted, so the hash is that of what arrived.
+  assert.deepEqual(owner.results.get("cut").content, content);
+  assert.equal(receipt.sha256, createHash("sha256").update(content).digest("hex"));
+  const sent = owner.named(PART).map(({ query }) => Number(query.length));
+  assert.deepEqual(sent, [THREAD_LEAST_BYTES, THREAD_LEAST_BYTES, THREAD_LEAST_BYTES / 2, THREAD_LEAST_BYTES / 2, 70_001]);
+  owner.faults.push((call) => call.name === PART && Number(call.query.length) > 2_000_000 && call.problem("too_large"));
+  await client.writeFile("smaller", content, part);
+  assert.deepEqual(owner.results.get("smaller").content, content);
+});
+
+test("several long results at once, one of them given up", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  const contents = [1, 2, 3].map((n) => randomBytes(THREAD_LEAST_BYTES + n * 100_000));
+  const givenUp = await client.create("never", part);
+  givenUp.write(randomBytes(THREAD_LEAST_BYTES));
+  const written = contents.map((content, n) => client.writeFile(`${n}`, content, part));
+  await givenUp.abort();
+  await Promise.all(written);
+  contents.forEach((content, n) => assert.deepEqual(owner.results.get(`${n}`).content, content));
+  assert.equal(owner.results.has("never"), false);
+});
+
+test("an owner that claims to hold what was never sent gets a commit over all that was written", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  const content = randomBytes(2 * THREAD_LEAST_BYTES);
+  owner.fault("PUT transfers/ID/content", (call) => call.drop());
+  owner.fault("GET transfers/ID", (call) => owner.status(call, { state: "open", received: THREAD_LEAST_BYTES }));
+  owner.fault("PUT transfers/ID/content", (call) => owner.status(call, { state: "open", received: 2 * THREAD_LEAST_BYTES }));
+  await assert.rejects(client.writeFile("a", content, part), (error) => error.code === "commit_mismatch");
+  const { body, query } = owner.named("POST transfers/ID/commit")[0];
+  const { id, secret } = [...owner.transfers.values()].at(-1);
+  const document = openSealed(secret, { op: "commit", id, path: "a", nonce: unb64url(query.nonce, "nonce") }, body, { most: 2 ** 18 });
+  assert.equal(JSON.parse(document.toString().split("\n")[0]).sha256, createHash("sha256").update(content).digest("hex"));
+});
+
 test("where no thread can be started, long bodies are opened by the event loop", async () => {
   // Node's permissions refuse workers unless they are allowed, and nothing else here.
   const flags = ["--experimental-permission", "--allow-fs-read=*", "--no-warnings"];
   const { stdout } = await promisify(execFile)(process.execPath, [...flags, fileURLToPath(new URL("./parts/threadless.js", import.meta.url))]);
-  assert.equal(stdout.trim(), "no thread, all bytes");
+  assert.equal(stdout.trim(), "no thread, all bytes, and back");
 });

@@ -97,7 +97,7 @@ function certificates(pem) {
  * @property {Attempts} attempts
  * @property {Record<string, string | number>} [query]
  * @property {string} [token]
- * @property {Uint8Array | Iterable<Uint8Array>} [body]
+ * @property {Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>} [body]
  * @property {number} [bodyBytes] of an iterable
  * @property {string} [type] of the body
  */
@@ -245,7 +245,7 @@ class Guard {
    * @param {readonly number[]} success
    * @param {Take} take
    * @param {(length: number | undefined) => void} head
-   * @param {Uint8Array | Iterable<Uint8Array>} [body]
+   * @param {Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>} [body]
    * @returns {Promise<void>}
    */
   run(success, take, head, body) {
@@ -320,9 +320,9 @@ class Guard {
     answer.resume();
   }
 
-  /** @param {Iterable<Uint8Array>} body */
+  /** @param {Iterable<Uint8Array> | AsyncIterable<Uint8Array>} body */
   async #send(body) {
-    for (const piece of body) {
+    for await (const piece of body) {
       if (this.#settled) return;
       await new Promise((resolve) => {
         this.#left = () => resolve(undefined);

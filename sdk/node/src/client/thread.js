@@ -39,7 +39,8 @@ export class Thread {
   /** @type {{resolve: (answer: Answer) => void, reject: (error: unknown) => void}[]} */
   #waiting = [];
   #next = 0;
-  #ended = false;
+  /** Whether it answers nothing any more. */
+  ended = false;
 
   /** @param {Worker} worker */
   constructor(worker) {
@@ -52,7 +53,7 @@ export class Thread {
       else first?.reject(new IntegrityError(answer.error.message, { code: answer.error.code }));
     });
     const end = () => {
-      this.#ended = true;
+      this.ended = true;
       if (running === this) running = undefined;
       for (const { reject } of this.#waiting.splice(0)) reject(new CutError(FAILED));
     };
@@ -72,7 +73,7 @@ export class Thread {
    * @returns {Promise<Answer>}
    */
   ask(asked) {
-    if (this.#ended) return Promise.reject(new CutError(FAILED));
+    if (this.ended) return Promise.reject(new CutError(FAILED));
     return new Promise((resolve, reject) => {
       if (this.#waiting.push({ resolve, reject }) === 1) this.#worker.ref();
       this.#worker.postMessage(asked, "data" in asked ? [asked.data] : []);

@@ -9,7 +9,7 @@
  * @module
  */
 
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { Writable } from "node:stream";
 
 import { CutError, IntegrityError, LimitError, MisuseError, TransferError, UnreachableError } from "../errors.js";
@@ -20,13 +20,13 @@ import {
   STATUS_BYTES,
   UPLOAD_PART_BYTES,
   UPLOAD_PART_LEAST_BYTES,
-  UPLOAD_PIECE_BYTES,
 } from "../limits.js";
 import { checkReceipt, encodeCommit, parseStatus } from "../wire/documents.js";
 import { b64url, shown } from "../wire/encoding.js";
 import { advice } from "../wire/problem.js";
-import { Sealer, openSealed, seal, sealedSize } from "../wire/sealed.js";
+import { openSealed, seal, sealedSize } from "../wire/sealed.js";
 import { SEALED_TYPE } from "./http.js";
+import { Sealing } from "./sealing.js";
 import { inputs } from "./session.js";
 import { closeTransfer, ended, openTransfer } from "./transfer.js";
 
@@ -63,7 +63,7 @@ export class Writer extends Writable {
   #chosen;
   #signals;
   #stop = new AbortController();
-  #hash = createHash("sha256");
+  #sealing = new Sealing();
   /** The part that is being filled, and how far; it grows to a whole part. */
   #filling = /** @type {Buffer} */ (Buffer.alloc(0));
   #filled = 0;
@@ -150,6 +150,7 @@ export class Writer extends Writable {
   _destroy(error, callback) {
     this.#error ??= error ?? undefined;
     this.#stop.abort();
+    this.#sealing.forget();
     this.#filling = Buffer.alloc(0);
     this.#spare = undefined;
     if (this.#open) {
@@ -177,13 +178,14 @@ export class Writer extends Writable {
         remedy: "pass a larger size to create, or ask the owner for a larger quota",
       });
     }
-    this.#hash.update(data);
     this.#written += data.length;
     let at = 0;
     while (at < data.length) {
       const count = Math.min(data.length - at, this.#partBytes - this.#filled);
       this.#grow(this.#filled + count);
-      this.#filling.set(data.subarray(at, at + count), this.#filled);
+      const piece = data.subarray(at, at + count);
+      this.#filling.set(piece, this.#filled);
+      this.#sealing.written(piece);
       this.#filled += count;
       at += count;
       if (this.#filled === this.#partBytes) await this.#flush();
@@ -198,7 +200,7 @@ export class Writer extends Writable {
   #grow(least) {
     if (this.#filling.length >= least) return;
     const size = Math.min(Math.max(this.#filling.length * 2, least, HIGH_WATER_BYTES), this.#partBytes);
-    const larger = Buffer.allocUnsafeSlow(size);
+    const larger = Sealing.memory(size);
     this.#filling.copy(larger, 0, 0, this.#filled);
     this.#filling = larger;
   }
@@ -214,6 +216,7 @@ export class Writer extends Writable {
     this.#filling = this.#spare ?? Buffer.alloc(0);
     this.#spare = undefined;
     this.#filled = 0;
+    await this.#sealing.begin(part.subarray(0, total));
     this.#sending = this.#deliver(part.subarray(0, total)).then(
       () => {
         if (!this.destroyed) this.#spare = part;
@@ -272,6 +275,7 @@ export class Writer extends Writable {
       if (received > this.#durable) attempts.progress();
       this.#durable = received;
     }
+    await this.#sealing.end(data, base);
   }
 
   /**
@@ -282,12 +286,13 @@ export class Writer extends Writable {
     const nonce = randomBytes(NONCE_BYTES);
     const { id, secret, token } = this.#transfer;
     const range = { offset: this.#durable, length: part.length };
-    const sealer = new Sealer(secret, { op: "up", id, path: this.path, nonce, ...range });
+    const context = /** @type {const} */ ({ op: "up", id, path: this.path, nonce, ...range });
+    const body = this.#sealing.sealed(secret, context, part, this.#durable - part.byteOffset);
     const answer = await this.#link.http.call("PUT", this.#transfer.url("/content"), {
       attempts,
       query: { ...range, nonce: b64url(nonce) },
       token,
-      body: sealed(sealer, part),
+      body,
       bodyBytes: sealedSize(part.length),
       type: SEALED_TYPE,
     });
@@ -371,9 +376,9 @@ export class Writer extends Writable {
   async #commit() {
     await this.#finished();
     const inputsRead = inputs(this.#chosen);
-    const result = { size: this.#written, sha256: this.#hash.digest("hex"), inputs: inputsRead };
-    const document = encodeCommit(result);
     try {
+      const result = { size: this.#written, sha256: await this.#sealing.hex(), inputs: inputsRead };
+      const document = encodeCommit(result);
       const { nonce, answer } = await this.#send(document);
       const { id, secret, request, identity } = this.#transfer;
       const token = whole(secret, { op: "receipt", id, path: this.path, nonce }, answer, GRANT_BYTES).toString("latin1");
@@ -491,16 +496,4 @@ export async function createWriter(link, path, options) {
  */
 function whole(secret, context, answer, most) {
   return openSealed(secret, context, answer, { most });
-}
-
-/**
- * @param {Sealer} sealer
- * @param {Buffer} part
- */
-function* sealed(sealer, part) {
-  const into = Buffer.allocUnsafeSlow(sealedSize(Math.min(part.length, UPLOAD_PIECE_BYTES)));
-  for (let at = 0; at < part.length; at += UPLOAD_PIECE_BYTES) {
-    yield sealer.update(part.subarray(at, at + UPLOAD_PIECE_BYTES), into);
-  }
-  yield sealer.finish();
 }
