@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clf import limits
 from clf.client import session
+from clf.client.meanwhile import meanwhile
 from clf.client.session import MisuseError
 from clf.errors import ClfError, IntegrityError, LimitError, TransferError, UnreachableError
 from clf.wire.documents import Input
@@ -185,6 +187,52 @@ def test_refused_parts_that_can_go_on(double: OwnerDouble, code: str) -> None:
     with double.owner().create("r") as writer:
         writer.write(b"data")
     assert double.results["r"] == b"data"
+
+
+@pytest.mark.parametrize("more", [0, 1, PART])
+def test_a_part_that_failed_is_hashed_once(double: OwnerDouble, more: int) -> None:
+    """A part whose sending failed may be sent by a later call, and the commit's hash has its bytes once."""
+    refused = [True]
+    double.before = lambda asked: refuse("storage_full") if asked.what == "PUT content" and refused else None
+    data = os.urandom(1000 + more)
+    with double.owner(timeout=1).create("r", part_bytes=PART) as writer:
+        writer.write(data[:1000])
+        with pytest.raises(TransferError):
+            writer.stage()
+        refused.clear()
+        writer.write(data[1000:])
+    assert double.results["r"] == data
+
+
+def test_a_part_is_hashed_while_it_is_sent() -> None:
+    """Work and block run at the same time; the work is done when the block has ended, well or not."""
+    begun, done = threading.Event(), []
+
+    def work(argument: str) -> None:
+        assert begun.wait(60)
+        done.append(argument)
+
+    with meanwhile(work, "well"):
+        begun.set()
+    with pytest.raises(OwnError), meanwhile(work, "not"):
+        raise OwnError
+    assert done == ["well", "not"]
+
+
+def test_parts_are_hashed_without_a_thread(double: OwnerDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An enclave that has all the threads that it may have still sends results."""
+    start = threading.Thread.start
+
+    def refuse_ours(thread: threading.Thread) -> None:
+        if thread.name == "clf-meanwhile":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_ours)
+    data = os.urandom(2 * PART + 5)
+    with double.owner().create("r", part_bytes=PART) as writer:
+        writer.write(data)
+    assert double.results["r"] == data
 
 
 def test_parts_shrink_when_connections_keep_breaking(double: OwnerDouble) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 from clf import limits
 from clf.client import session
 from clf.client.http import SEALED_TYPE, advice
+from clf.client.meanwhile import meanwhile
 from clf.client.pace import Attempts, CutError
 from clf.client.session import MisuseError, Unpicklable
 from clf.client.transfer import Link, close_transfer, open_transfer
@@ -68,6 +69,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         self._lock = threading.RLock()
         self._pending = bytearray()
         self._held = 0
+        self._hashed = 0  # of what is pending
         self._durable = 0
         self._written = 0
         self._hash = hashlib.sha256()
@@ -105,14 +107,13 @@ class Writer(Unpicklable, io.BufferedIOBase):
                     code="too_large",
                     remedy="pass a larger size= to create, or ask the owner for a larger quota",
                 )
-            self._hash.update(view)
             self._written += len(view)
             at = 0
             while at < len(view):
                 if self._held >= self._part_bytes:  # an earlier write failed after parts had become smaller
                     self._send_pending()
                 if not self._held and len(view) - at >= self._part_bytes:
-                    with view[at : at + self._part_bytes] as part:
+                    with view[at : at + self._part_bytes] as part, meanwhile(self._hash.update, part):
                         self._send(part)
                     at += self._part_bytes
                     continue
@@ -142,9 +143,20 @@ class Writer(Unpicklable, io.BufferedIOBase):
     # --- parts --------------------------------------------------------------------------------------
 
     def _send_pending(self) -> None:
-        with memoryview(self._pending) as whole, whole[: self._held] as part:
+        hashed, self._hashed = self._hashed, self._held
+        with (
+            memoryview(self._pending) as whole,
+            whole[: self._held] as part,
+            part[hashed:] as fresh,
+            meanwhile(self._hash.update, fresh),
+        ):
             self._send(part)
-        self._held = 0  # the buffer stays for the next part: a new one would be 8,000 page faults
+        self._held = self._hashed = 0  # the buffer stays for the next part: a new one would be 8,000 page faults
+
+    def _hash_pending(self) -> None:
+        hashed, self._hashed = self._hashed, self._held
+        with memoryview(self._pending) as whole, whole[hashed : self._held] as fresh:
+            self._hash.update(fresh)
 
     def _send(self, data: memoryview) -> None:
         """Send bytes until the owner holds all of them durably."""
@@ -266,6 +278,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
             if self._state != "open":
                 raise MisuseError(f"{self.path!r} was given up; nothing is published")
             try:
+                self._hash_pending()
                 document = Commit(self._written, self._hash.hexdigest(), session.inputs(self._chosen))
                 if self._held:
                     self._send_pending()
@@ -338,7 +351,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         if self._state != "open":
             return
         self._state = "aborted"
-        self._pending, self._held = bytearray(), 0
+        self._pending, self._held, self._hashed = bytearray(), 0, 0
         if self._generation == session.generation():
             close_transfer(self._link, self._transfer, wait=True)
 
