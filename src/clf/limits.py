@@ -111,6 +111,8 @@ MALLOC_MAPPED_BYTES: Final = 4 * MIB
 """Memory from this size on is asked for from the kernel, and given back, each time: above all pieces of a body."""
 MALLOC_KEPT_BYTES: Final = 8 * MIB
 """What the C library keeps for later, in each of its arenas."""
+MALLOC_ARENAS_COUNT: Final = 2
+"""Its arenas: threads that hold the interpreter one at a time need no more, and each keeps what it once had."""
 LISTEN_SECONDS: Final = 5.0
 """How long a starting server waits for its port: the workers of a killed one may hold it for a moment."""
 STOP_GRACE_SECONDS: Final = 30

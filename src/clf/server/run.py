@@ -159,6 +159,7 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     # page faults for a GiB of upload.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(limits.MALLOC_MAPPED_BYTES))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(limits.MALLOC_KEPT_BYTES))
+    os.environ.setdefault("MALLOC_ARENA_MAX", str(limits.MALLOC_ARENAS_COUNT))
     os.environ[FOLDER_VARIABLE] = str(config.folder)
     os.environ[ACTIVE_VARIABLE] = str(config.state / ACTIVE_NAME)
     for path, field in ((config.tls_certificate, "server.tls.certificate"), (config.tls_key, "server.tls.key")):
