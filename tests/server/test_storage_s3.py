@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +15,7 @@ import pytest
 
 from clf import limits
 from clf.errors import ConfigError, LimitError, StorageError
-from clf.server.s3_client import Store
+from clf.server.s3_client import Found, Store
 from clf.server.storage import DataPlace
 from clf.server.storage_folder import DataFolder
 from clf.server.storage_s3 import DataBucket
@@ -370,3 +373,72 @@ def test_an_endpoint_of_the_environment_is_not_followed(bucket: Place, monkeypat
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     bucket.put("a.csv", b"x")
     assert bucket.data.open("a.csv").size == 1
+
+
+# --- what answers may be anything ---
+
+ANSWERS = {
+    "a page of a proxy": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html>log in<",
+    "nothing that S3 says": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "another document": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<a></a",
+    "a redirect": b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+    "a status without a reason": b"HTTP/1.1 418\r\nContent-Length: 2\r\n\r\n{}",
+    "a body that ends early": b'HTTP/1.1 200 OK\r\nETag: "e"\r\nLast-Modified: Mon, 30 Nov 2026 00:00:00 GMT\r\n'
+    b"Content-Length: 100\r\n\r\nshort",
+    "no time": b'HTTP/1.1 200 OK\r\nETag: "e"\r\nLast-Modified: never\r\nContent-Length: 3\r\n\r\nabc',
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "silence": b"",
+}
+
+
+class Stranger:
+    """Answers every request on a port of this machine with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = self._listener.accept()[0]
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(5)
+                    connection.recv(65_536)
+                    connection.sendall(self._answer)
+
+    def __enter__(self) -> Stranger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+def test_no_answer_at_all_escapes_as_another_exception(s3: ObjectStore, answer: bytes) -> None:
+    """Whoever listens at the endpoint: a StorageError with a code, and never a file that is said to be absent."""
+    with Stranger(answer) as stranger:
+        store = Store(s3.bucket("x/", endpoint=stranger.url, ca=None), "data", tries=1)
+        requests: list[Callable[[], object]] = [
+            lambda: store.head("a"),
+            lambda: store.read("a", 1000),
+            lambda: store.stream(Found("a", 3, '"other"', 0), 0, 3),
+            lambda: store.put("a", b"x", only="*"),
+            lambda: store.begin_upload("a", "t"),
+            lambda: store.upload_part("a", "u", 1, b"x"),
+            lambda: store.copy_part("a", "u", 1, "b", 1),
+            lambda: DataBucket(store).open("a").pread_into(bytearray(3), 0),
+        ]
+        for request in requests:
+            try:
+                request()
+            except StorageError as error:
+                found = error.code
+            else:
+                found = "believed"
+            assert found in ("busy", "internal", "storage_unwritable", "source_changed", "believed")

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from typing import Any, Final
+
+import urllib3
 
 from clf import limits
 from clf.errors import ConfigError, StorageError
@@ -71,8 +74,7 @@ class Store:
     def head(self, name: str) -> Found:
         """What is there under a name. Raises AbsentError."""
         with errors(name):
-            answer = self._ask("head_object", Key=self.key(name))
-        return _found(name, answer)
+            return _found(name, self._ask("head_object", Key=self.key(name)))
 
     def exists(self, name: str) -> bool:
         """Whether there is an object of this name."""
@@ -96,7 +98,7 @@ class Store:
             if answer["ETag"] != found.etag or answer["ContentLength"] != count:
                 answer["Body"].close()
                 raise UnmetError(f"{shown(found.key)} changed", reason="the store sent another version or range")
-        return answer["Body"]
+            return answer["Body"]
 
     def read(self, name: str, most: int) -> tuple[bytes, Found]:
         """A small object as it is now. Raises AbsentError."""
@@ -117,13 +119,23 @@ class Store:
         while True:
             with errors(prefix or "/"):
                 answer = self._ask("list_objects_v2", **where)
-            now = _date(answer)
-            for item in answer.get("Contents", ()):
-                modified = item["LastModified"].timestamp()
-                yield Found(item["Key"][cut:], item["Size"], item["ETag"], int(modified), age=max(0.0, now - modified))
-            if most is not None or not answer.get("IsTruncated"):
+                now = _date(answer)
+                page = [
+                    Found(
+                        key=item["Key"][cut:],
+                        size=item["Size"],
+                        etag=item["ETag"],
+                        modified=int(item["LastModified"].timestamp()),
+                        age=max(0.0, now - item["LastModified"].timestamp()),
+                    )
+                    for item in answer.get("Contents", ())
+                ]
+                is_last = most is not None or not answer.get("IsTruncated")
+                if not is_last:
+                    where["ContinuationToken"] = answer["NextContinuationToken"]
+            yield from page
+            if is_last:
                 return
-            where["ContinuationToken"] = answer["NextContinuationToken"]
 
     def put(self, name: str, data: bytes | bytearray | memoryview, *, only: str) -> str:
         """Write an object if there is none (`only` is "*") or if it is the one of this ETag. Raises UnmetError."""
@@ -137,7 +149,7 @@ class Store:
                 ChecksumCRC32=_crc32(content),
                 **condition,
             )
-        return str(answer["ETag"])
+            return str(answer["ETag"])
 
     def delete(self, name: str, *, only: str | None = None) -> None:
         """Remove an object, which may be gone already; `only` one of this ETag, where the store knows that."""
@@ -156,13 +168,13 @@ class Store:
                 Metadata={TRANSFER_KEY: transfer},
                 ContentType="application/octet-stream",
             )
-        return str(answer["UploadId"])
+            return str(answer["UploadId"])
 
     def upload_part(self, name: str, upload: str, number: int, content: bytes) -> str:
         """One part from memory; returns its ETag."""
         with errors(name, writing=True):
             answer = self._ask("upload_part", Key=self.key(name), UploadId=upload, PartNumber=number, Body=content)
-        return str(answer["ETag"])
+            return str(answer["ETag"])
 
     def copy_part(self, name: str, upload: str, number: int, source: str, count: int) -> str:
         """One part from the first `count` bytes of another object, which the store copies itself; its ETag."""
@@ -175,7 +187,7 @@ class Store:
                 CopySource={"Bucket": self.place.name, "Key": self.key(source)},
                 CopySourceRange=f"bytes=0-{count - 1}",
             )
-        return str(answer["CopyPartResult"]["ETag"])
+            return str(answer["CopyPartResult"]["ETag"])
 
     def complete(self, name: str, upload: str, parts: list[str]) -> None:
         """Make an upload visible, whole, if there is no object of this name. Raises UnmetError or AbsentError."""
@@ -200,9 +212,9 @@ class Store:
                     if item["Key"] == key:
                         self.abort(name, item["UploadId"])
                         count += 1
-            if not answer.get("IsTruncated"):
-                return count
-            where["KeyMarker"], where["UploadIdMarker"] = answer["NextKeyMarker"], answer["NextUploadIdMarker"]
+                if not answer.get("IsTruncated"):
+                    return count
+                where["KeyMarker"], where["UploadIdMarker"] = answer["NextKeyMarker"], answer["NextUploadIdMarker"]
 
     def abort(self, name: str, upload: str) -> None:
         """Abort one upload, which may be gone already."""
@@ -221,6 +233,7 @@ TRANSFER_KEY: Final = "clf-transfer"
 def errors(name: str, *, writing: bool = False) -> Iterator[None]:
     """Turn what botocore raises about `name` into a StorageError that names the request and the answer."""
     from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
 
     text = shown(name)
     try:
@@ -241,7 +254,14 @@ def errors(name: str, *, writing: bool = False) -> Iterator[None]:
             code="internal",
             remedy="name the CA of its certificate: ca = FILE",
         ) from None
-    except (boto.HTTPClientError, boto.BotoCoreError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, ResponseParserError) as error:
+        raise StorageError(
+            "what answers is no object store",
+            reason=f"{text}: an answer that S3 does not give: {type(error).__name__}",
+            code="internal",
+            remedy="is the endpoint right, and nothing in between?",
+        ) from None
+    except (boto.BotoCoreError, urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
         raise StorageError(
             "the owner's object store does not answer",
             reason=f"{text}: {type(error).__name__}",
@@ -337,7 +357,7 @@ def _client(bucket: Bucket, field: str, tries: int) -> Any:
     try:
         session = Session()
         keys = _keys_of(bucket, field)
-        return session.create_client(
+        client = session.create_client(
             "s3",
             endpoint_url=bucket.endpoint,
             config=config,
@@ -350,6 +370,13 @@ def _client(bucket: Bucket, field: str, tries: int) -> Any:
             field=field,
             remedy="are AWS_PROFILE and the AWS configuration file of this user right?",
         ) from None
+    client.meta.events.register("before-call.s3", _follow_no_redirect)
+    return client
+
+
+def _follow_no_redirect(params: dict[str, Any], **_: Any) -> None:
+    """Where data goes stands in clf_server.toml; and two regions that point at each other would never end."""
+    params.setdefault("context", {}).setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _keys_of(bucket: Bucket, field: str) -> dict[str, str]:
