@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import time
@@ -118,7 +119,9 @@ def _end_with_parent() -> None:
 
     A worker that outlives a killed server would hold the port, and go on releasing data that nobody watches.
     """
-    parent = os.getppid()
+    started_by = multiprocessing.parent_process()
+    # Not getppid, which is another process by now if the server died before this worker came so far.
+    parent = os.getppid() if started_by is None else started_by.pid
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel was asked
         os.kill(os.getpid(), signal.SIGKILL)
