@@ -258,6 +258,25 @@ def test_connections_of_who_is_out_are_cut(memory_folder: Path) -> None:
         assert first.sweep() == 1
 
 
+def test_a_connection_that_ends_at_the_look_stops_no_sweep(memory_folder: Path) -> None:
+    """Another thread of Dask may close one just then: the others are looked at all the same."""
+    clock = Clock(time.time())
+    authority = Authority(clock)
+    first = Credentials(authority.join(), memory_folder, authority.standing)
+    member = _member(authority)
+    second = Credentials(member, memory_folder, member_standing(clock))
+    with met(first, second) as (ending, _), met(first, second):
+        looked = ending._check_connected  # type: ignore[attr-defined] # the moment before the certificate is asked for
+
+        def closed() -> None:
+            looked()
+            ending._real_close()  # type: ignore[attr-defined]
+
+        ending._check_connected = closed  # type: ignore[attr-defined]
+        clock.seconds = member.until + 1
+        assert first.sweep() == 1
+
+
 def _member(authority: Authority) -> Membership:
     key = ec.generate_private_key(ec.SECP256R1())
     return Membership(authority.certificate, authority.issue(key.public_key()), private_pem(key))

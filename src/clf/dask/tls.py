@@ -62,8 +62,10 @@ class Credentials:
         for connection in known:
             try:
                 certificate = connection.getpeercert()
-            except (ValueError, OSError):
-                continue  # it has no other end yet, or none any more
+            except (ValueError, OSError, AttributeError):
+                # It has no other end yet, or none any more; the last is how `ssl` says that another thread closed it
+                # just now.
+                continue
             if certificate and not self._standing(*_said(certificate)):
                 with contextlib.suppress(OSError):
                     # Of the plain socket: what TLS has to say in parting, nobody waits for.
