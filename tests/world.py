@@ -256,8 +256,8 @@ class OwnerProcess:
 
     # --- process ---
 
-    def start(self, *, seconds: float = START_SECONDS) -> OwnerProcess:
-        """Start the server and wait until it answers."""
+    def start(self, *, seconds: float = 2 * START_SECONDS) -> OwnerProcess:
+        """Start the server and wait until it answers: on a crowded machine, longer than for anything else."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
