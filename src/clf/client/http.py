@@ -33,6 +33,8 @@ SEALED_TYPE = "application/vnd.clf.sealed"
 
 _GENTLE_BYTES = 16 * 1024
 _LEAST_SECONDS = 0.001
+# What urllib3, ssl and the sockets raise.
+_RAISED = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 # What a server says that will never speak TLS 1.3 with us, whatever we try.
 _HOPELESS_TLS = frozenset(
     {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "WRONG_VERSION_NUMBER", "HTTP_REQUEST", "NO_CIPHERS"}
@@ -135,6 +137,9 @@ class Body:
 
     def __init__(self, response: urllib3.BaseHTTPResponse, attempts: Attempts) -> None:
         self._response = response
+        # urllib3's own readinto makes new memory for each read, which costs as much as opening what was read.
+        plain = getattr(response, "_fp", None)
+        self._source = plain if isinstance(plain, http.client.HTTPResponse) else response
         self.attempts = attempts
         self.finished = False
 
@@ -151,13 +156,14 @@ class Body:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer; bytes read, fewer only at the end. Raises CutError."""
-        # urllib3's own readinto makes new memory for each read, which costs as much as opening what was read.
-        plain = getattr(self._response, "_fp", None)
-        with _patience(self.attempts), _mapped():
-            if isinstance(plain, http.client.HTTPResponse):
-                count = plain.readinto(buffer)
-            else:
-                count = self._response.readinto(buffer)
+        # As `_patience` and `_mapped`, which two generators would do for each 128 KiB of a body.
+        before, _current.attempts = _current.attempts, self.attempts
+        try:
+            count = self._source.readinto(buffer)
+        except _RAISED as error:
+            _raise(error)
+        finally:
+            _current.attempts = before
         if count == 0:
             self.finished = True
         return count
@@ -349,7 +355,7 @@ def _mapped() -> Iterator[None]:
     """Turn what libraries raise into errors of CLF."""
     try:
         yield
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+    except _RAISED as error:
         _raise(error)
 
 
