@@ -15,7 +15,6 @@ import contextlib
 import datetime
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -119,26 +118,24 @@ _Known = tuple[tuple[x509.Certificate, ...], str, str]
 class _Held:
     """Chains that passed under a root, each with the time for which all its certificates are valid.
 
-    Only what led to a trusted root gets in, so strangers cannot fill it. Certificates compare by their bytes.
+    Only what led to a trusted root gets in, so strangers cannot fill it. Certificates compare by their bytes, which
+    are hashed at each look: so the oldest goes where there are too many, and not the one that was used least.
     """
 
     def __init__(self) -> None:
-        self._periods: OrderedDict[_Known, tuple[float, float]] = OrderedDict()
+        self._periods: dict[_Known, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
     def covers(self, known: _Known, now: float) -> bool:
         with self._lock:
             period = self._periods.get(known)
-            if period is None:
-                return False
-            self._periods.move_to_end(known)
-            return period[0] <= now <= period[1]
+        return period is not None and period[0] <= now <= period[1]
 
     def add(self, known: _Known, begins: float, ends: float) -> None:
         with self._lock:
             self._periods[known] = (begins, ends)
             while len(self._periods) > limits.VERIFIED_CHAINS_COUNT:
-                self._periods.popitem(last=False)
+                del self._periods[next(iter(self._periods))]
 
 
 _held = _Held()

@@ -169,6 +169,12 @@ class Collateral:
         except ChainError as error:
             raise malformed(f"issuer chain: {error.message}") from None
 
+    @functools.cached_property
+    def signer_names(self) -> tuple[str, str]:
+        """The common names of both signers. Not before `check_chain` held for them: it is what reads names safely."""
+        tcb_info, qe_identity = self.signer_chains
+        return common_name(tcb_info[0].subject), common_name(qe_identity[0].subject)
+
 
 _ROOTS: Final = {
     "evidence_simulated": "comes from a simulated platform, and only Intel's root is trusted here",
@@ -185,7 +191,8 @@ def check_signers(collateral: Collateral, trust: TrustRoot, now: float) -> None:
     dcap-qvl accepts any leaf under the root, so a processor's own PCK key could endorse itself; Intel's verifier does
     not. Raises CollateralError `collateral_signer`.
     """
-    for what, chain in zip(("TCB info", "QE identity"), collateral.signer_chains, strict=True):
+    signers = ("TCB info", "QE identity")
+    for what, chain in zip(signers, collateral.signer_chains, strict=True):
         try:
             check_chain(chain, 2, trust, now)
         except ChainError as error:
@@ -197,7 +204,7 @@ def check_signers(collateral: Collateral, trust: TrustRoot, now: float) -> None:
                 code="collateral_signer",
                 remedy="fetch it from Intel, or a PCCS that you trust, for the platforms that you trust",
             ) from None
-        name = common_name(chain[0].subject)  # was read by check_chain before
+    for what, name in zip(signers, collateral.signer_names, strict=True):
         if not name.endswith(SIGNER_NAME):
             raise CollateralError(
                 f"the {what} is signed by {name!r}, which is no TCB signing certificate",
