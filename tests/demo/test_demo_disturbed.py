@@ -61,7 +61,7 @@ def test_a_server_that_dies_fails_the_demo(tmp_path: Path, name: str) -> None:
     demo = Disturbed(tmp_path)
     demo.child("measure")  # all servers run by now
     folder = str(next(demo.temporary.glob("clf-demo-*")))
-    words = ["server", "run", f"{folder}/{name}"] if name != "pccs" else ["simulator", "pccs"]
+    words = ["clf.server.supervise", f"{folder}/{name}"] if name != "pccs" else ["simulator", "pccs"]
     os.kill(demo.child(*words), signal.SIGKILL)
     code, output, errors = demo.ended()
     assert (code, output) == (1, "")

@@ -423,17 +423,42 @@ def test_a_killed_worker_is_replaced(pair: OwnerProcess) -> None:
     pair.verify_audit()
 
 
-def test_workers_that_die_together_are_replaced(pair: OwnerProcess) -> None:
+def children_of(owner: OwnerProcess) -> set[int]:
+    """Process ids of the workers, whether they serve already or not."""
+    assert owner.process is not None
+    tasks = Path(f"/proc/{owner.process.pid}/task")
+    found = {int(child) for path in tasks.glob("*/children") for child in path.read_text().split()}
+    return {child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def test_workers_that_die_together_are_replaced(everything: World) -> None:
     """The kernel may end all of them at once, where memory is short: the server comes back by itself."""
-    wait_until(lambda: len(workers_of(pair)) == 2)
-    victims = set(workers_of(pair))
-    for victim in victims:
-        os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: len(set(workers_of(pair)) - victims) == 2)
-    with pair.connect() as owner, owner.open("x") as reader:
-        assert reader.read() == (pair.data / "x").read_bytes()
-    assert pair.process is not None
-    assert pair.process.poll() is None
+    owner = OwnerProcess(everything, "together", workers=2)
+    owner.put("x", b"as before")
+    owner.allow("app", read="**")
+    with running(owner):
+        wait_until(lambda: len(workers_of(owner)) == 2)
+        victims = set(workers_of(owner))
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(set(workers_of(owner)) - victims) == 2)
+        with owner.connect() as app, app.open("x") as reader:
+            assert reader.read() == b"as before"
+
+
+def test_workers_that_die_again_and_again_end_the_server(everything: World) -> None:
+    """Whoever keeps servers going is told by the exit code: this is no end that anybody asked for."""
+    owner = OwnerProcess(everything, "dying")
+    with running(owner):
+        assert owner.process is not None
+        for _ in range(2):
+            known = children_of(owner)
+            for worker in known:
+                os.kill(worker, signal.SIGKILL)
+            wait_until(lambda known=known: owner.process.poll() is not None or children_of(owner) - known)  # type: ignore[misc]
+        assert owner.process.wait(60) == 1
+        assert "crash loop" in owner.log()
+        owner.process = None
 
 
 def test_the_main_process_loads_nothing_that_reads_keys_or_evidence(pair: OwnerProcess) -> None:
