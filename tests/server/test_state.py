@@ -109,7 +109,10 @@ def test_results_are_bounded_with_the_uploads_that_may_become_one(store: StateSt
     store.commit("w1", path="x", size=0, sha256="", receipt=b"r", grant="g", max_bytes=None, now=1001.0)
     with pytest.raises(LimitReached):
         store.reserve(row("w2", action="write"), None, None, 99, max_results=1)
+    assert [result.id for result in store.results(uncollected=True)] == ["w1"]
     assert store.mark_collected("w1", 1002.0)
+    assert store.results(uncollected=True) == []
+    assert [result.id for result in store.results()] == ["w1"]
     store.reserve(row("w2", action="write"), None, None, 99, max_results=1)
 
 

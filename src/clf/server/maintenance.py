@@ -101,8 +101,8 @@ def sweep(services: Services) -> None:
             services.results.abandon(row.id, row.path)
     # A commit whose last steps failed (a full disk) and was not asked for again: it has no name yet, or no audit entry.
     recover(services)
-    for result in services.state.results():
-        if result.collected is None and is_collected(services, result):
+    for result in services.state.results(uncollected=True):
+        if is_collected(services, result):
             services.state.mark_collected(result.id, now)
     services.forget_sent({row.id for row in services.state.list_open()})
     services.state.purge(now - limits.STATE_KEPT_SECONDS)

@@ -249,8 +249,8 @@ class StateStore(abc.ABC):
         """
 
     @abc.abstractmethod
-    def results(self) -> list[Result]:
-        """Every published result, oldest first."""
+    def results(self, *, uncollected: bool = False) -> list[Result]:
+        """Every published result, oldest first; `uncollected`: only those that the owner has not taken away."""
 
     @abc.abstractmethod
     def mark_collected(self, transfer_id: str, now: float) -> bool:

@@ -220,12 +220,11 @@ class SqlStateStore(StateStore):
             )
             return True
 
-    def results(self) -> list[Result]:
+    def results(self, *, uncollected: bool = False) -> list[Result]:
+        columns = "SELECT id, path, size, sha256, grant_name, enclave, run, committed, receipt, collected FROM results"
+        where = " WHERE collected IS NULL" if uncollected else ""
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT id, path, size, sha256, grant_name, enclave, run, committed, receipt, collected FROM results"
-                " ORDER BY committed, id"
-            ).fetchall()
+            rows = connection.execute(columns + where + " ORDER BY committed, id").fetchall()
         names = [f.name for f in fields(Result)]
         return [Result(**dict(zip(names, row, strict=True))) for row in rows]
 

@@ -243,7 +243,7 @@ class Uploads:
         stored = digest.hexdigest() if digest is not None else staged.digest(row.received).hex()
         if stored != document.sha256:
             raise Refusal("commit_mismatch", "the SHA-256 is not that of what is stored", step="2 content")
-        there = [result for result in services.state.results() if result.collected is None]
+        there = services.state.results(uncollected=True)  # all there ever were grow for years
         if len(there) >= services.config.limits.results_count:
             raise Refusal("quota_exceeded", f"{len(there)} results are there", step="3 room", remedy="collect results")
         for result in there:
