@@ -9,7 +9,6 @@ be judged from the bytes alone.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from clf.server import config_model as model
 from clf.server.config_model import Limits, Rotation
 from clf.server.config_policy import to_policy
 from clf.server.config_s3 import Bucket, to_bucket
+from clf.server.hosts import is_ip, is_loopback
 from clf.server.state_url import StateUrl, UrlError, parse_state_url
 from clf.strict_toml import at, parse, read_file
 from clf.toml_lines import Lines
 from clf.verify.rules import Policy, Trust
 
 FILE_NAME: Final = "clf_server.toml"
-LOOPBACK_NAMES: Final = ("localhost",)
 
 IDENTITY_FILE: Final = "identity.pem"
 NEXT_IDENTITY_FILE: Final = "identity.next.pem"
@@ -164,7 +163,7 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
     buckets = _buckets(file, folder, lines)
     listen = _address(server.listen, "listen", lines)
     admin = _address(server.admin, "admin", lines)
-    if not _is_loopback(admin.host):
+    if not is_loopback(admin.host):
         raise at(
             lines,
             ("server", "admin"),
@@ -283,7 +282,7 @@ def _address(written: str, name: str, lines: Lines) -> Address:
     host, _, port = written.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        fits = ":" in host and _is_ip(host)
+        fits = ":" in host and is_ip(host)
     else:
         fits = _HOST.fullmatch(host) is not None
     if not fits or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
@@ -296,18 +295,6 @@ def _address(written: str, name: str, lines: Lines) -> Address:
             value=written,
         )
     return Address(host, int(port))
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK_NAMES or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _simulation_root(attestation: model.Attestation, folder: Path, lines: Lines) -> Path | None:

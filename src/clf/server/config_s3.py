@@ -7,7 +7,6 @@ machine's role), or from one file that is named here and then from nowhere else.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from clf.errors import WireError
 from clf.server.config_model import ObjectStore
+from clf.server.hosts import is_loopback
 from clf.strict_toml import at
 from clf.toml_lines import Lines
 from clf.wire.paths import check_path
@@ -98,18 +98,9 @@ def _check_endpoint(endpoint: str, table: str, lines: Lines, file: str) -> None:
     if parts.scheme not in ("https", "http") or not plain or not _HOST.fullmatch(host) or port == 0:
         remedy = "write it like https://s3.example:9000 (without user, path, query or fragment)"
         raise at(lines, place, file, "is not the base URL of an S3 server", remedy=remedy, value=endpoint)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         remedy = "use https, with ca where its certificate is your own"
         raise at(
             lines, place, file, "is plain http to another machine: whoever is in between reads the data",
             remedy=remedy, value=endpoint,
         )  # fmt: skip
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ thread costs; whatever may block is done in a thread.
 
 from __future__ import annotations
 
+import abc
 import math
 import threading
 from collections import OrderedDict
@@ -57,7 +58,7 @@ class Manifests:
         return value
 
 
-class Download:
+class Download(abc.ABC):
     """One sealed answer, piece by piece. `size` is that of the sealed message, `plain_size` of what is in it, in bytes.
 
     One piece at a time, from whichever thread: they are sealed in their order.
@@ -96,6 +97,7 @@ class Download:
         plain = buffer[:count]
         return self._seal(plain) if self._read_at_once(plain) else None
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Give back what is held; may be called again."""
 
@@ -116,13 +118,13 @@ class Download:
         share = min(limits.PIECE_MOST_BYTES // max(1, self._services.bodies.taken), slowest // 4)
         return max(limits.PIECE_BYTES, share - share % CHUNK_BYTES)
 
+    @abc.abstractmethod
     def _read(self, buffer: memoryview) -> None:
         """Fill `buffer` with what is next. Raises Refusal."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _read_at_once(self, buffer: memoryview) -> bool:
         """As `_read` where that takes no waiting and nothing is amiss; else False."""
-        raise NotImplementedError
 
     def _look(self) -> None:
         """What ends a transfer ends a long body of it, too: its time, and a grant that is revoked. Raises Refusal."""
@@ -193,6 +195,9 @@ class BytesDownload(Download):
     def __init__(self, services: Services, access: Access, context: Context, data: bytes) -> None:
         super().__init__(services, access, context)
         self._data = memoryview(data)
+
+    def close(self) -> None:
+        """See Download."""
 
     def _read(self, buffer: memoryview) -> None:
         buffer[:] = self._data[self._offset : self._offset + len(buffer)]

@@ -164,6 +164,19 @@ class ResultsPlace(ABC):
         """Remove what is staged after a commit. True if there was something. The result keeps its own name."""
 
     @abstractmethod
+    def staged(self) -> Iterable[str]:
+        """The ids of transfers for which something is staged. What belongs to none is removed on the way."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Try what publishing needs, to find a wrong place before a result is lost."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Count what is there. Costs a look at everything; the quota itself is kept by the state."""
+
+    # --- made of the above ---
+
     def sweep(
         self,
         fate: Callable[[str], Fate],
@@ -177,16 +190,22 @@ class ResultsPlace(ABC):
         reserved before anything is staged, what belongs to one is never mistaken. What `keep` is true for is not even
         locked, which costs several requests in some places.
         """
-
-    @abstractmethod
-    def check(self) -> None:
-        """Try what publishing needs, to find a wrong place before a result is lost."""
-
-    @abstractmethod
-    def usage(self) -> Usage:
-        """Count what is there. Costs a look at everything; the quota itself is kept by the state."""
-
-    # --- made of the above ---
+        swept = []
+        for name in self.staged():
+            if keep(name):
+                continue
+            try:
+                with self.lock(name) as staged:
+                    decided = fate(name)
+                    if decided.keep:
+                        continue
+                    settle(staged, decided, name, refused)
+                    if self.discard(name):
+                        swept.append(name)
+            except StorageError as error:
+                if error.code not in ("writer_busy", "offset_conflict"):
+                    raise
+        return swept
 
     def append(self, transfer_id: str, offset: int, pieces: Iterable[bytes | bytearray | memoryview]) -> int:
         """One part, for callers that store no offset elsewhere; others hold `lock` until it is stored."""

@@ -37,7 +37,7 @@ from typing import Final
 
 from clf.errors import StorageError
 from clf.server import safe_open
-from clf.server.results import Fate, ResultsPlace, Usage, gone, segments_of, settle, taken
+from clf.server.results import ResultsPlace, Usage, gone, segments_of, taken
 from clf.server.staging_folder import (
     StagedFile,
     make_folder,
@@ -144,36 +144,10 @@ class ResultsFolder(ResultsPlace):
             sync_folder(staging)
             return True
 
-    def sweep(
-        self,
-        fate: Callable[[str], Fate],
-        *,
-        refused: Callable[[str], None] = lambda _id: None,
-        keep: Callable[[str], bool] = lambda _id: False,
-    ) -> list[str]:
-        """Remove what no open transfer needs; returns the ids. Files that somebody works on are left alone.
-
-        `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after the file was seen and locked. Since a
-        transfer is reserved before its file is made, a file that belongs to one is never mistaken.
-        """
+    def staged(self) -> list[str]:
+        """See ResultsPlace."""
         with self._staging("sweep") as staging, write_errors(STAGING_NAME):
-            names = [name for name in os.listdir(staging) if _ID.fullmatch(name)]
-        swept = []
-        for name in sorted(names):
-            if keep(name):
-                continue
-            try:
-                with self.lock(name) as staged:
-                    decided = fate(name)
-                    if decided.keep:
-                        continue
-                    settle(staged, decided, name, refused)
-                    if self.discard(name):
-                        swept.append(name)
-            except StorageError as error:
-                if error.code not in ("writer_busy", "offset_conflict"):
-                    raise
-        return swept
+            return sorted(name for name in os.listdir(staging) if _ID.fullmatch(name))
 
     def check(self) -> None:
         """Try what publishing needs (write, sync, hard link), to find a wrong folder before a result is lost."""

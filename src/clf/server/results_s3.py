@@ -43,7 +43,7 @@ from typing import Final
 
 from clf import limits
 from clf.errors import StorageError
-from clf.server.results import Fate, ResultsPlace, Usage, gone, settle
+from clf.server.results import ResultsPlace, Usage, gone
 from clf.server.s3_client import AbsentError, Store, UnmetError
 from clf.server.staging_s3 import STAGING, StagedObjects, check_name, read_record, record_name, what_is_there
 from clf.server.staging_s3_record import Lock, Record, holder, is_over
@@ -154,13 +154,7 @@ class ResultsBucket(ResultsPlace):
         self._step("discarded")
         return True
 
-    def sweep(
-        self,
-        fate: Callable[[str], Fate],
-        *,
-        refused: Callable[[str], None] = lambda _id: None,
-        keep: Callable[[str], bool] = lambda _id: False,
-    ) -> list[str]:
+    def staged(self) -> Iterator[str]:
         """See ResultsPlace."""
         names: dict[str, bool] = {}
         for found in self._store.below(STAGING):
@@ -171,26 +165,12 @@ class ResultsBucket(ResultsPlace):
                 # Objects without a record are of a writer that did not know that its transfer was over.
                 old = found.age > limits.S3_ORPHAN_SECONDS
                 names[transfer_id] = names.get(transfer_id, True) and rest != "record" and old
-        swept = []
         for name, orphaned in sorted(names.items()):
             if orphaned and not self.is_staged(name):
                 for found in self._store.below(f"{STAGING}{name}/"):
                     self._store.delete(found.key)
-                continue
-            if keep(name):
-                continue
-            try:
-                with self.lock(name) as staged:
-                    decided = fate(name)
-                    if decided.keep:
-                        continue
-                    settle(staged, decided, name, refused)
-                    if self.discard(name):
-                        swept.append(name)
-            except StorageError as error:
-                if error.code not in ("writer_busy", "offset_conflict"):
-                    raise
-        return swept
+            else:
+                yield name
 
     def check(self) -> None:
         """See ResultsPlace. A store that takes a condition and does not keep to it would let results be overwritten."""

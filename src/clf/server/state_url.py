@@ -11,7 +11,6 @@ never passes through CLF, and so cannot reach a log or a message. No IO here.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
+
+from clf.server.hosts import is_ip, is_loopback
 
 SQLITE: Final = "sqlite"
 _SCHEME: Final = "postgresql://"
@@ -141,7 +142,7 @@ def _places(hosts: str, options: dict[str, str]) -> list[tuple[str, str]]:
         if match is None or (match[2] and int(match[2]) > 65535):
             raise UrlError("has a host that is no name or address with a port")
         host = match[1].strip("[]")
-        if not (_HOST.fullmatch(host) or _is_ip(host)):
+        if not (_HOST.fullmatch(host) or is_ip(host)):
             raise UrlError("has a host that is no name or address")
         found.append((host, match[2] or "5432"))
     return found
@@ -152,13 +153,5 @@ def _joined(places: list[tuple[str, str]]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value.strip(",")}
 
 
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_local(host: str) -> bool:
-    return host.startswith("/") or host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
+    return host.startswith("/") or is_loopback(host)
