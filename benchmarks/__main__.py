@@ -24,7 +24,7 @@ from benchmarks.setting import setting
 from clf import limits
 
 OUT = Path("build") / "bench.json"
-CLIENT_MIB = 256
+CLIENT_MIB = 1024
 """Long enough that a connection and an attestation, some 13 ms, are a small part, as they are of the files that take
 time; more of it would make the run longer than it is worth."""
 EXAMPLE = """examples:

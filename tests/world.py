@@ -74,13 +74,13 @@ def wait_until(
         time.sleep(0.01)
 
 
-def run_clf(*arguments: str | os.PathLike[str], expect: int = 0, **options: Any) -> str:
+def run_clf(*arguments: str | os.PathLike[str], expect: int = 0, timeout: float = 60, **options: Any) -> str:
     """Run the command line to its end; fails where the exit code is another than expected."""
     done = subprocess.run(
         [*CLF, *(os.fspath(item) for item in arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         check=False,
         **options,
     )
@@ -316,9 +316,9 @@ class OwnerProcess:
         """Entries of refusals."""
         return [entry for entry in self.audit() if entry["event"] == "denied"]
 
-    def verify_audit(self) -> None:
+    def verify_audit(self, *, timeout: float = 60) -> None:
         """`clf audit verify` holds."""
-        run_clf("audit", "verify", self.folder)
+        run_clf("audit", "verify", self.folder, timeout=timeout)
 
     def listed_results(self) -> list[dict[str, Any]]:
         """`clf server results`."""

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -427,8 +428,16 @@ def children_of(owner: OwnerProcess) -> set[int]:
     """Process ids of the workers, whether they serve already or not."""
     assert owner.process is not None
     tasks = Path(f"/proc/{owner.process.pid}/task")
-    found = {int(child) for path in tasks.glob("*/children") for child in path.read_text().split()}
-    return {child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+    found: set[int] = set()
+    for path in tasks.glob("*/children"):
+        with suppress(OSError):  # processes and threads end at any moment
+            found |= {int(child) for child in path.read_text().split()}
+    workers: set[int] = set()
+    for child in found:
+        with suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                workers.add(child)
+    return workers
 
 
 def test_workers_that_die_together_are_replaced(everything: World) -> None:

@@ -171,7 +171,7 @@ def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
                 f"{kills.servers} kills of the server, {kills.apps} of the app; {len(tasks)} operations, "
                 f"{clients} apps; {proxy.connections} connections, {proxy.cuts} cut; {moved(tasks)} MB in and out"
             )
-            assert proxy.cuts > OPERATIONS // 4
+            assert proxy.cuts > OPERATIONS // 10  # fewer on a machine that is slow, where kills end most connections
             check(owner, tasks, clients)
             # Once more after a last kill: what a start has to put in order, it puts in order.
             owner.kill()

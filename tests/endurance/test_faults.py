@@ -120,7 +120,8 @@ def test_each_write_to_the_disk_may_fail(owner: OwnerProcess, injected: Injected
         injected.fail(1 << 40, error)
         assert write(owner, "counted", 200_000) == ""
         results["counted"] = 200_000
-        changes = injected.heal()
+        # That a transfer was used is noted only if it was opened a while ago, as on a busy machine: one write less.
+        changes = injected.heal() - 1
         assert changes > 10
         for number in range(1 + chance.randrange(3), changes + 1, 1 if LONG else 4):
             injected.fail(number, error)
