@@ -24,6 +24,7 @@ from urllib3.util import Timeout
 from clf import __version__, limits
 from clf.client.pace import Attempts, CutError
 from clf.client.session import forget_after_fork
+from clf.client.sockets import ClosingSocket
 from clf.errors import ClfError, ConfigError, IntegrityError, UnreachableError
 from clf.wire import problem
 
@@ -58,7 +59,7 @@ def _patience(attempts: Attempts) -> Iterator[None]:
         _current.attempts = before
 
 
-class _PatientSocket(ssl.SSLSocket):
+class _PatientSocket(ClosingSocket):
     """A TLS socket whose every read and write ends when the current operation's patience does.
 
     A plain socket timeout starts anew with each byte, so a server that sends one byte a minute would never end.
