@@ -24,9 +24,9 @@ from benchmarks.setting import setting
 from clf import limits
 
 OUT = Path("build") / "bench.json"
-CLIENT_MIB = 1024
+CLIENT_MIB = {"get": 1024, "put": 256}
 """Long enough that a connection and an attestation, some 13 ms, are a small part, as they are of the files that take
-time; more of it would make the run longer than it is worth."""
+time: a download of 256 MiB ends after 0.3 s. More of it would make the run longer than it is worth."""
 EXAMPLE = """examples:
   python -m benchmarks read32 opens                    two of them
   python -m benchmarks --compare build/bench.old.json  all, and what has changed since"""
@@ -46,8 +46,8 @@ def possible(names: list[str], console: Console) -> list[str]:
     return found
 
 
-def measure(names: list[str], *, long: bool, client_bytes: int, console: Console) -> list[Result]:
-    """Run the cases of these names, one after the other; `client_bytes` is what each client moves at once."""
+def measure(names: list[str], *, long: bool, client_bytes: dict[str, int], console: Console) -> list[Result]:
+    """Run the cases of these names, one after the other; `client_bytes` is what each client moves at once, by direction."""
     results: list[Result] = []
     with (
         tempfile.TemporaryDirectory(prefix="clf-bench-") as folder,
@@ -78,7 +78,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--long", action="store_true", help="more rounds: figures to be quoted")
     parser.add_argument(
-        "--mib", type=int, default=CLIENT_MIB, help=f"what each client moves in a round (default: {CLIENT_MIB} MiB)"
+        "--mib",
+        type=int,
+        help=f"what each client moves in a round (default: {CLIENT_MIB['get']} MiB down, {CLIENT_MIB['put']} up)",
     )
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the figures go (default: {OUT})")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="figures of an earlier run")
@@ -86,7 +88,7 @@ def main() -> int:
     for name in given.names:
         if name not in CASES:
             parser.error(f"{name!r} is none of {', '.join(CASES)}")
-    if given.mib < 1:
+    if given.mib is not None and given.mib < 1:
         parser.error("--mib: at least 1")
     try:
         before = report.read(given.compare) if given.compare else None
@@ -96,7 +98,8 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 190)
     described = machine.describe()
     names = possible(given.names or list(CASES), console)
-    results = measure(names, long=given.long, client_bytes=given.mib * limits.MIB, console=console)
+    client_bytes = {direction: (given.mib or usual) * limits.MIB for direction, usual in CLIENT_MIB.items()}
+    results = measure(names, long=given.long, client_bytes=client_bytes, console=console)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(report.document(results, described), indent=1) + "\n")
     given.out.with_suffix(".svg").write_text(report.picture(results))

@@ -76,7 +76,7 @@ class Bench:
     nginx_pid: int
     folder: Path
     long: bool
-    client_bytes: int
+    client_bytes: dict[str, int]
     say: Callable[[str], None]
 
     def rounds(self, short: int, long: int) -> int:
@@ -127,7 +127,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def setting(folder: Path, *, long: bool, client_bytes: int, console: Console) -> Iterator[Bench]:
+def setting(folder: Path, *, long: bool, client_bytes: dict[str, int], console: Console) -> Iterator[Bench]:
     """Start everything, and stop it however the block ends."""
     with console.status("starting an owner and the references") as status, contextlib.ExitStack() as stack:
         made = stack.enter_context(world(folder))

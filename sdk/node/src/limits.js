@@ -70,9 +70,9 @@ export const UPLOAD_PIECES_COUNT = 3;
 /** Bodies from this size on are opened and sealed in a thread of their own; before, asking it would cost more. */
 export const THREAD_LEAST_BYTES = 4 * MIB;
 /** What the thread is given at once ... */
-export const THREAD_PIECE_BYTES = 128 * KIB;
+export const THREAD_PIECE_BYTES = 512 * KIB;
 /** ... and how many such pieces of one body it has at most. */
-export const THREAD_PIECES_COUNT = 4;
+export const THREAD_PIECES_COUNT = 8;
 /** On a slow link it gets what is there after so long. */
 export const THREAD_GATHER_SECONDS = 0.25;
 /** A file of configuration. */
