@@ -47,7 +47,7 @@ def possible(names: list[str], console: Console) -> list[str]:
 
 
 def measure(names: list[str], *, long: bool, client_bytes: dict[str, int], console: Console) -> list[Result]:
-    """Run the cases of these names, one after the other; `client_bytes` is what each client moves at once, by direction."""
+    """Run the cases of these names, one after the other; `client_bytes`: what a client moves at once, by direction."""
     results: list[Result] = []
     with (
         tempfile.TemporaryDirectory(prefix="clf-bench-") as folder,
