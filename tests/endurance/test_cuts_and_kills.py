@@ -160,7 +160,8 @@ def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
         owner.start()
         try:
             with CuttingProxy(owner.port, seed=SEED, chance=0.9, most=LARGEST // 2) as proxy:
-                while not kills.enough:
+                # On a slow machine kills end most connections before they are cut: then a round without kills follows.
+                while not kills.enough or proxy.cuts <= OPERATIONS // 4:
                     turn = make_tasks(chance, len(tasks) // (2 * OPERATIONS))
                     for task in turn:
                         if task["action"] == "read":
@@ -171,7 +172,7 @@ def test_reads_and_writes_are_whole_or_absent(tmp_path: Path) -> None:
                 f"{kills.servers} kills of the server, {kills.apps} of the app; {len(tasks)} operations, "
                 f"{clients} apps; {proxy.connections} connections, {proxy.cuts} cut; {moved(tasks)} MB in and out"
             )
-            assert proxy.cuts > OPERATIONS // 10  # fewer on a machine that is slow, where kills end most connections
+            assert proxy.cuts > OPERATIONS // 4
             check(owner, tasks, clients)
             # Once more after a last kill: what a start has to put in order, it puts in order.
             owner.kill()

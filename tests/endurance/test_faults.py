@@ -120,13 +120,14 @@ def test_each_write_to_the_disk_may_fail(owner: OwnerProcess, injected: Injected
         injected.fail(1 << 40, error)
         assert write(owner, "counted", 200_000) == ""
         results["counted"] = 200_000
-        # That a transfer was used is noted only if it was opened a while ago, as on a busy machine: one write less.
-        changes = injected.heal() - 1
+        changes = injected.heal()
         assert changes > 10
         for number in range(1 + chance.randrange(3), changes + 1, 1 if LONG else 4):
             injected.fail(number, error)
             code = write(owner, f"once-{number}", 200_000)
-            assert injected.heal() >= number, "it was reached"
+            reached = injected.heal()
+            # That a transfer was used is noted only if it was opened a while ago, as on a busy machine: one write less.
+            assert reached >= number or (number, reached) == (changes, changes - 1), "it was reached"
             assert code in ("", "result_exists", "commit_unknown"), code
             if code:  # it was published, and the answer lost: the same again says so
                 assert write(owner, f"once-{number}", 200_000) == "result_exists"

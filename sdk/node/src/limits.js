@@ -71,7 +71,7 @@ export const UPLOAD_PIECES_COUNT = 3;
 export const THREAD_LEAST_BYTES = 4 * MIB;
 /** What the thread is given at once ... */
 export const THREAD_PIECE_BYTES = 512 * KIB;
-/** ... and how many such pieces of one body it has at most. */
+/** ... and how many such pieces of one body it has at most: a stream whose consumer is slow holds 4 MiB for it. */
 export const THREAD_PIECES_COUNT = 8;
 /** On a slow link it gets what is there after so long. */
 export const THREAD_GATHER_SECONDS = 0.25;
