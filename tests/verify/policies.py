@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from clf.verify import claims as facts
 from clf.verify.claims import Claims, PlatformClaims, SgxIdentity, TdxIdentity
 from clf.verify.policy import EnclaveRule, Grant, KeyRule, Policy, SgxRule, TcbRule, TdxRule
+from clf.wire.keys import public_jwk
 from clf.wire.request import Action, TransferRequest
 
 NOW = 1_800_000_000
 UNTIL = NOW + 3600
 DAY = 86_400
+KEY = ec.derive_private_key(1, ec.SECP256R1())
 PPID = "0123456789abcdef0123456789abcdef"
 MRENCLAVE = bytes(range(32))
 MRSIGNER = bytes(range(32, 64))
@@ -163,6 +167,7 @@ def request(action: Action = "read", path: str | None = "patients/a.csv", **chan
         "audience": "A" * 43,
         "challenge": "c",
         "run": bytes(16),
-        "key": {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"},
+        "key": public_jwk(KEY.public_key()),
+        "public_key": KEY.public_key(),
     }
     return TransferRequest(**{**values, "action": action, "path": path, **changes})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import sys
 
 import pytest
 from cryptography import x509
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from clf import limits
 from clf.errors import CollateralError
 from clf.simulator.platform import SimulatedPlatform
+from clf.verify import chains
 from clf.verify.chains import ChainError, check_chain, load_chain, pck_ca
 from clf.verify.collateral import check_signatures
 from clf.verify.trust import TrustRoot
@@ -83,6 +85,28 @@ def test_a_refused_chain_is_refused_again() -> None:
     forged = issue(leaf, ca, "pck", "pck")
     for _ in range(2):
         assert code([forged, ca, root]) == "chain_invalid"
+
+
+def test_a_remembered_chain_keeps_its_addresses() -> None:
+    """A chain is known by its objects, which live as long as the memory does: no other can come to stand there."""
+    good = chain()
+    check_chain(good, 3, TRUST, NOW)
+    kept = [sys.getrefcount(certificate) for certificate in good]
+    check_chain(chain(), 3, TRUST, NOW)  # as many bytes, other objects
+    again = chain()
+    before = [sys.getrefcount(certificate) for certificate in again]
+    check_chain(again, 3, TRUST, NOW)
+    assert [sys.getrefcount(certificate) for certificate in again] == [count + 1 for count in before] == kept
+
+
+def test_chains_remembered_are_bounded() -> None:
+    """Whoever has many good platforms does not fill the memory; what was forgotten is checked again."""
+    held = chain()
+    check_chain(held, 3, TRUST, NOW)
+    for _ in range(limits.VERIFIED_CHAINS_COUNT + 1):
+        check_chain(chain(), 3, TRUST, NOW)
+    assert len(chains._held._entries) == limits.VERIFIED_CHAINS_COUNT
+    check_chain(held, 3, TRUST, NOW)
 
 
 def test_a_leaf_s_key_cannot_issue() -> None:

@@ -14,18 +14,13 @@ The token gives no right to read: the answers are sealed with a secret that only
 from __future__ import annotations
 
 import hmac
-import json
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from clf import limits
 from clf.server.config import TRANSFER_FILE
 from clf.server.refusal import Refusal
 from clf.server.services import Facts, Services
 from clf.server.state import Transfer, TransferState
-from clf.verify.claims import Claims
 from clf.verify.policy import still_permits
-from clf.wire import request as wire_request
 from clf.wire.encoding import unb64url
 from clf.wire.grant import derive_secret, derive_token
 from clf.wire.request import TransferRequest
@@ -36,8 +31,6 @@ ENDED_CODES = {
     "revoked": "transfer_revoked",
     "changed": "source_changed",
 }
-_PARSED_COUNT = limits.OPEN_TRANSFERS_COUNT
-"""Requests and claims kept parsed: 7 KiB each, and a transfer that ended needs them no more."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +46,6 @@ class Access:
     def path(self) -> str:
         """The requested path."""
         return self.request.path or ""
-
-
-@lru_cache(maxsize=_PARSED_COUNT)
-def _parsed(raw: bytes, claims: str) -> tuple[TransferRequest, Claims]:
-    return wire_request.parse(raw), Claims.from_dict(json.loads(claims))
 
 
 def access(services: Services, transfer_id: str, token: str, facts: Facts, *, committed: bool = False) -> Access:
@@ -89,14 +77,12 @@ def access(services: Services, transfer_id: str, token: str, facts: Facts, *, co
         raise Refusal("transfer_expired", "the transfer's time is over", step="5 in time")
     check_policy(services, row)
     services.touch(row, now)
-    return Access(
-        row=row, request=_parsed(row.request, row.claims)[0], secret=derive_secret(key, transfer_id), transfer_key=key
-    )
+    return Access(row=row, request=services.parsed.of(row)[0], secret=derive_secret(key, transfer_id), transfer_key=key)
 
 
 def check_policy(services: Services, row: Transfer) -> None:
     """Step 6 alone, for a transfer that goes on for a while. Ends the transfer and raises Refusal where it fails."""
-    request, claims = _parsed(row.request, row.claims)
+    request, claims = services.parsed.of(row)
     decision = still_permits(services.policy.current(), claims, request, row.grant, services.now())
     if not decision:
         if row.state == "open":

@@ -133,6 +133,7 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     facts.update(grant=row.grant, enclave=row.enclave)
     if not fresh:
         return _replay(services, row, facts)
+    services.parsed.keep(row.id, request, claims)
 
     if request.action == "write":
         _begin_result(services, row)

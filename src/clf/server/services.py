@@ -23,6 +23,7 @@ from clf.server.keys import Identity, Keyring
 from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Flow, Pace, Places, Rate
 from clf.server.metrics import Metrics
+from clf.server.parsed import Parsed
 from clf.server.policy_live import LivePolicy
 from clf.server.refusal import Refusal
 from clf.server.results import ResultsPlace
@@ -66,6 +67,7 @@ class Services:
     pace_of_enclave: Pace
     connections: Connections
     random: Callable[[int], bytes] = secrets.token_bytes
+    parsed: Parsed = field(default_factory=Parsed)
     _denials: DenialBudget = field(init=False)
     _bodies_of_enclave: dict[str, Places] = field(init=False, default_factory=dict)
     _sent: dict[str, int] = field(init=False, default_factory=dict)

@@ -104,38 +104,43 @@ def check_chain(chain: Sequence[x509.Certificate], length: int, trust: TrustRoot
     if len(chain) != length:
         raise ChainError("chain_invalid", f"the chain has {len(chain)} certificates, not {length}")
     with reading("a certificate"):
-        known = (tuple(chain), trust.key_id, trust.kind)
-        if _held.covers(known, now):
+        if _held.covers(chain, trust, now):
             return
         _check_root(chain[-1], trust)
         _check_links(chain, datetime.datetime.fromtimestamp(now, tz=datetime.UTC))
-        _held.add(known, *_period(chain))
+        _held.add(chain, trust, *_period(chain))
 
 
-_Known = tuple[tuple[x509.Certificate, ...], str, str]
+_Known = tuple[tuple[int, ...], str, str]
 
 
 class _Held:
     """Chains that passed under a root, each with the time for which all its certificates are valid.
 
-    Only what led to a trusted root gets in, so strangers cannot fill it. Certificates compare by their bytes, which
-    are hashed at each look: so the oldest goes where there are too many, and not the one that was used least.
+    Only what led to a trusted root gets in, so strangers cannot fill it. A chain is known by its very objects, which
+    never change, because comparing certificates by their bytes hashes all of them at each look. They are kept with the
+    entry, so that no other certificate can come to bear their addresses. The same bytes read once more are another
+    chain, which is checked again: `appraise` and `Collateral` keep what they read.
     """
 
     def __init__(self) -> None:
-        self._periods: dict[_Known, tuple[float, float]] = {}
+        self._entries: dict[_Known, tuple[tuple[x509.Certificate, ...], float, float]] = {}
         self._lock = threading.Lock()
 
-    def covers(self, known: _Known, now: float) -> bool:
+    def covers(self, chain: Sequence[x509.Certificate], trust: TrustRoot, now: float) -> bool:
         with self._lock:
-            period = self._periods.get(known)
-        return period is not None and period[0] <= now <= period[1]
+            entry = self._entries.get(self._known(chain, trust))
+        return entry is not None and entry[1] <= now <= entry[2]
 
-    def add(self, known: _Known, begins: float, ends: float) -> None:
+    def add(self, chain: Sequence[x509.Certificate], trust: TrustRoot, begins: float, ends: float) -> None:
         with self._lock:
-            self._periods[known] = (begins, ends)
-            while len(self._periods) > limits.VERIFIED_CHAINS_COUNT:
-                del self._periods[next(iter(self._periods))]
+            self._entries[self._known(chain, trust)] = (tuple(chain), begins, ends)
+            while len(self._entries) > limits.VERIFIED_CHAINS_COUNT:
+                del self._entries[next(iter(self._entries))]
+
+    @staticmethod
+    def _known(chain: Sequence[x509.Certificate], trust: TrustRoot) -> _Known:
+        return tuple(map(id, chain)), trust.key_id, trust.kind
 
 
 _held = _Held()

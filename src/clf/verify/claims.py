@@ -12,6 +12,7 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -246,22 +247,33 @@ class Claims:
 
 def _members(value: Any) -> dict[str, Any]:
     """What `dataclasses.asdict` gives, without its deep copies: those took a tenth of opening a transfer."""
-    return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    made: dict[str, Any] = {}
+    kind: type = type(value)
+    for name in _names(kind):
+        item = getattr(value, name)
+        if isinstance(item, bytes):
+            item = item.hex()
+        elif isinstance(item, tuple):
+            item = list(item)
+        elif isinstance(item, (SgxIdentity, TdxIdentity, PlatformClaims)):
+            item = _members(item)
+        made[name] = item
+    return made
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if dataclasses.is_dataclass(value):
-        return _members(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(kind))
+
+
+@functools.cache
+def _binary_names(kind: type) -> frozenset[str]:
+    return frozenset(item.name for item in dataclasses.fields(kind) if str(item.type).startswith("bytes"))
 
 
 def _binary(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     """Members whose declared type is bytes, decoded from hex."""
-    binary = {item.name for item in dataclasses.fields(kind) if str(item.type).startswith("bytes")}
+    binary = _binary_names(kind)
     return {
         name: bytes.fromhex(value) if name in binary and value is not None else value for name, value in data.items()
     }

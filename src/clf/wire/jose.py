@@ -7,6 +7,7 @@ and nothing in either chooses an algorithm or a key. joserfc is the oracle in th
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 
@@ -27,8 +28,9 @@ _IV_BYTES = 12
 _TAG_BYTES = 16
 
 
-def _jws_header(typ: str) -> bytes:
-    return compact_json({"alg": "ES256", "typ": typ})
+@functools.cache  # there are as many as the protocol and the audit log have types
+def _jws_header(typ: str) -> str:
+    return b64url(compact_json({"alg": "ES256", "typ": typ}))
 
 
 def sign_jws(payload: bytes, key: ec.EllipticCurvePrivateKey, *, typ: str, deterministic: bool = False) -> str:
@@ -36,7 +38,7 @@ def sign_jws(payload: bytes, key: ec.EllipticCurvePrivateKey, *, typ: str, deter
 
     `deterministic` (RFC 6979) exists for test vectors, whose bytes must not change from run to run.
     """
-    signed = f"{b64url(_jws_header(typ))}.{b64url(payload)}"
+    signed = f"{_jws_header(typ)}.{b64url(payload)}"
     r, s = decode_dss_signature(
         key.sign(signed.encode("ascii"), ec.ECDSA(SHA256(), deterministic_signing=deterministic))
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -37,7 +37,7 @@ _BY_ACTION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferRequest:
     """One request, checked. Offsets, lengths and sizes are in bytes.
 
@@ -50,6 +50,7 @@ class TransferRequest:
     offset, length   part of one file that a read is limited to
     size        the most bytes that a written result may have
     if_match    the etag that a read must find
+    public_key  `key` as a point, to which the answer is encrypted
     """
 
     audience: str
@@ -63,16 +64,12 @@ class TransferRequest:
     length: int | None = None
     size: int | None = None
     if_match: str | None = None
+    public_key: ec.EllipticCurvePublicKey = field(repr=False, compare=False)
 
     @property
     def is_directory(self) -> bool:
         """Whether it asks for everything below a folder."""
         return self.path is not None and paths.is_directory(self.path)
-
-    @property
-    def public_key(self) -> ec.EllipticCurvePublicKey:
-        """The enclave's ephemeral key, to which the answer is encrypted."""
-        return public_from_jwk(self.key, "key")
 
     @property
     def subject(self) -> str:
@@ -123,7 +120,7 @@ def parse(request: bytes) -> TransferRequest:
     key = value["key"]
     if not isinstance(key, dict):
         raise WireError(f"key: not a JWK: {shown(key)}")
-    public_from_jwk(key, "key")
+    public_key = public_from_jwk(key, "key")
     path = name = None
     if action == "key":
         name = check_key_name(value["name"])
@@ -158,6 +155,7 @@ def parse(request: bytes) -> TransferRequest:
         length=numbers.get("length"),
         size=numbers.get("size"),
         if_match=if_match,
+        public_key=public_key,
     )
 
 
