@@ -6,36 +6,32 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
-import dcap_qvl
-
-from benchmarks import machine, plain
+from benchmarks import floor, machine, plain
 from benchmarks.harness import Result, in_turn, median, seconds, spread
 from benchmarks.setting import Bench
-from tests.world import MRENCLAVE, MRSIGNER
 
 READ_BYTES: Final = 32
 READS_COUNT: Final = 2000
 CLIENTS_COUNT: Final = 64
+ALONE_COUNT: Final = 200
+"""Library calls of one round: a single one is too short to measure."""
 
 
 def read32(bench: Bench) -> list[Result]:
     """A connection, challenge, evidence, verification, release of 32 bytes, end.
 
     The reference is what cannot be left out of that: a mutual-TLS connection with one request, one verification of the
-    same quote by dcap-qvl, and one fsync of a line.
+    same quote by dcap-qvl, and one fsync of a line. Noted beside it is what would be left without any Python of ours
+    (`floor`): the same four requests to the same HTTP server, and the library calls of an opening and its close.
     """
     content = os.urandom(READ_BYTES)
     bench.owner.put("bench/32.bin", content)
-    platform = bench.owner.world.platform
-    quote = platform.quote(platform.report(MRENCLAVE, MRSIGNER, bytes(64)))
-    collateral = dcap_qvl.QuoteCollateralV3.from_json(platform.collateral().to_json())
-    verifier = dcap_qvl.QuoteVerifier(ssl.PEM_cert_to_DER_cert(platform.root_pem.decode()))
-    policy = dcap_qvl.QuotePolicy.claims_only(int(time.time()))
+    verification = floor.Verification(bench)
     context = bench.context()
     attester = bench.owner.world.attester()
 
@@ -53,9 +49,6 @@ def read32(bench: Bench) -> list[Result]:
             if connection.recv(64) != plain.ANSWER:
                 raise AssertionError("another answer")
 
-    def verification() -> None:
-        verifier.verify_with_policy(quote, collateral, int(time.time()), policy)
-
     def sync() -> None:
         with (bench.folder / "line").open("ab") as file:
             file.write(bytes(1000))
@@ -63,9 +56,19 @@ def read32(bench: Bench) -> list[Result]:
             os.fsync(file.fileno())
 
     rounds = bench.rounds(100, 400)
-    parts = (mutual_tls, verification, sync)
-    mine, *theirs = in_turn(*[lambda work=work: 1000 * seconds(work) for work in (ours, *parts)], rounds=rounds)
-    together = [sum(row) for row in zip(*theirs, strict=True)]
+    with floor.libraries(bench, verification) as libraries:
+        parts: dict[str, Callable[[], object]] = {
+            "mutual_tls": mutual_tls,
+            "verification": verification,
+            "sync": sync,
+            "requests_alone": lambda: floor.requests(bench, context, read=True),
+            "libraries_alone": libraries,
+        }
+        works = (ours, *parts.values())
+        mine, *others = in_turn(*[lambda work=work: 1000 * seconds(work) for work in works], rounds=rounds)
+    together = [sum(row) for row in zip(*others[:3], strict=True)]
+    notes = {name: median(values) for name, values in zip(parts, others, strict=True)}
+    least = notes["requests_alone"] + notes["libraries_alone"]
     return [
         Result(
             name="read32",
@@ -78,7 +81,7 @@ def read32(bench: Bench) -> list[Result]:
             better="lower",
             goal=1.2,
             placement=machine.APART,
-            notes={work.__name__: median(values) for work, values in zip(parts, theirs, strict=True)},
+            notes={**notes, "least": least, "least_ratio": least / median(together)},
         )
     ]
 
@@ -132,44 +135,57 @@ def storm(bench: Bench, span_seconds: float) -> tuple[int, float, float]:
     """
     path = "bench/32.bin"
     bench.data_file(path, READ_BYTES)
+
+    def client() -> Callable[[], None]:
+        attester = bench.owner.world.attester()
+
+        def transfer() -> None:
+            with bench.owner.connect(attester) as owner, owner.open(path):
+                pass
+
+        return transfer
+
+    return crowd(client, bench.server_pid, span_seconds)
+
+
+def crowd(client: Callable[[], Callable[[], None]], server: int, span_seconds: float) -> tuple[int, float, float]:
+    """64 threads; each makes its work and does it again and again. Returns as `storm` does."""
     until = 0.0
     counts = [0] * CLIENTS_COUNT
     failed: list[BaseException] = []
     ready = threading.Barrier(CLIENTS_COUNT + 1)
 
-    def client(number: int) -> None:
-        attester = bench.owner.world.attester()
+    def run(number: int) -> None:
+        work = client()
         try:
             ready.wait()
             while time.monotonic() < until:
-                with bench.owner.connect(attester) as owner, owner.open(path):
-                    counts[number] += 1
+                work()
+                counts[number] += 1
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS_COUNT)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(CLIENTS_COUNT)]
     for thread in threads:
         thread.start()
-    begin, used = time.monotonic(), machine.cpu_seconds(bench.server_pid)
+    begin, used = time.monotonic(), machine.cpu_seconds(server)
     until = begin + span_seconds
     ready.wait()
     for thread in threads:
         thread.join()
     if failed:
         raise failed[0]
-    return sum(counts), time.monotonic() - begin, machine.cpu_seconds(bench.server_pid) - used
+    return sum(counts), time.monotonic() - begin, machine.cpu_seconds(server) - used
 
 
 def opens(bench: Bench) -> list[Result]:
     """How many attested transfers a server opens and closes per second of its CPU time, with 64 clients at once.
 
-    The reference is the most that one core could do if a transfer were nothing but dcap-qvl's verification.
+    The reference is the most that one core could do if a transfer were nothing but dcap-qvl's verification; `most`,
+    noted beside it, is what it could do without any Python of ours (`floor`).
     """
-    platform = bench.owner.world.platform
-    quote = platform.quote(platform.report(MRENCLAVE, MRSIGNER, bytes(64)))
-    collateral = dcap_qvl.QuoteCollateralV3.from_json(platform.collateral().to_json())
-    verifier = dcap_qvl.QuoteVerifier(ssl.PEM_cert_to_DER_cert(platform.root_pem.decode()))
-    policy = dcap_qvl.QuotePolicy.claims_only(int(time.time()))
+    verification = floor.Verification(bench)
+    context = bench.context()
     walls: list[float] = []
 
     def ours() -> float:
@@ -177,14 +193,24 @@ def opens(bench: Bench) -> list[Result]:
         walls.append(count / wall)
         return count / cpu
 
-    def reference() -> float:
-        count = 200
+    def alone(work: Callable[[], None]) -> float:
         begin = time.process_time()
-        for _ in range(count):
-            verifier.verify_with_policy(quote, collateral, int(time.time()), policy)
-        return count / (time.process_time() - begin)
+        for _ in range(ALONE_COUNT):
+            work()
+        return ALONE_COUNT / (time.process_time() - begin)
 
-    mine, theirs = in_turn(ours, reference, rounds=bench.rounds(3, 5))
+    def requests() -> float:
+        def client() -> Callable[[], None]:
+            return lambda: floor.requests(bench, context, read=False)
+
+        count, _wall, cpu = crowd(client, bench.plain_pid, bench.rounds(2, 8))
+        return count / cpu
+
+    with floor.libraries(bench, verification) as libraries:
+        mine, theirs, *others = in_turn(
+            ours, lambda: alone(verification), requests, lambda: alone(libraries), rounds=bench.rounds(3, 5)
+        )
+    requests_alone, libraries_alone = (median(values) for values in others)
     return [
         Result(
             name="opens",
@@ -198,6 +224,11 @@ def opens(bench: Bench) -> list[Result]:
             goal=300,
             goal_on="ours",
             placement=machine.APART,
-            notes={"opened_per_second": median(walls[1:])},
+            notes={
+                "opened_per_second": median(walls[1:]),
+                "requests_alone": requests_alone,
+                "libraries_alone": libraries_alone,
+                "most": 1 / (1 / requests_alone + 1 / libraries_alone),
+            },
         )
     ]

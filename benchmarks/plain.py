@@ -3,7 +3,7 @@
 
 `python -m benchmarks.plain tls CERT KEY CA` (a server's, and the clients' CA) answers 32 bytes to one request of each
 mutual-TLS connection (threads and `ssl`). `create` is an ASGI application for the HTTP server that CLF itself uses: it
-stores one file.
+stores one file, and answers requests with as many zeros as they ask for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANSWER = bytes(range(32))
 
 
 def create() -> Starlette:
-    """PUT /file: the upload is written and synced before it is answered with its size."""
+    """PUT /file: the upload is written and synced before it is answered with its size. /nothing/N: N zeros."""
     folder = Path(os.environ[FOLDER_VARIABLE])
 
     async def put(request: Request) -> Response:
@@ -45,7 +45,16 @@ def create() -> Starlette:
             os.fsync(file.fileno())
         return PlainTextResponse(str(size))
 
-    return Starlette(routes=[Route("/file", put, methods=["PUT"])])
+    async def nothing(request: Request) -> Response:
+        await request.body()
+        return Response(bytes(int(request.path_params["count"])))
+
+    return Starlette(
+        routes=[
+            Route("/file", put, methods=["PUT"]),
+            Route("/nothing/{count:int}", nothing, methods=["GET", "POST", "DELETE"]),
+        ]
+    )
 
 
 def make_client(folder: Path) -> Path:
