@@ -248,7 +248,9 @@ they share one request for the rest of the file."""
 CLIENT_STRETCHES_COUNT: Final = 16
 """Such requests open to one owner at once: each takes one of its places for bodies, also while the app is busy."""
 UPLOAD_PART_BYTES: Final = 32 * MIB
-"""What a writer holds in memory, and a cut costs: each part waits for three syncs, so small ones are slow."""
+"""What a cut costs, and a writer holds in memory twice: each part waits for three syncs, so small ones are slow."""
+CLIENT_KEPT_BYTES: Final = 64 * KIB
+"""`bytes` of at least so many are kept as they are until they are sent; less is copied."""
 UPLOAD_PART_LEAST_BYTES: Final = 16 * KIB
 """Parts are halved down to this when connections keep being cut, or an owner takes no larger ones."""
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -224,15 +225,146 @@ def test_parts_are_hashed_without_a_thread(double: OwnerDouble, monkeypatch: pyt
     start = threading.Thread.start
 
     def refuse_ours(thread: threading.Thread) -> None:
-        if thread.name == "clf-meanwhile":
+        if thread.name.startswith("clf-"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse_ours)
     data = os.urandom(2 * PART + 5)
     with double.owner().create("r", part_bytes=PART) as writer:
-        writer.write(data)
+        for at in range(0, len(data), 1000):
+            writer.write(data[at : at + 1000])
     assert double.results["r"] == data
+
+
+def stored(double: OwnerDouble) -> bytes:
+    """What the owner holds of the only transfer."""
+    (transfer,) = double.transfers.values()
+    return bytes(transfer.data)
+
+
+def test_the_next_part_is_written_while_one_is_sent(double: OwnerDouble) -> None:
+    """An app that writes in small pieces does not wait for the owner until two parts are full."""
+    written = threading.Event()
+    double.before = lambda asked: None if asked.what != "PUT content" or written.wait(60) else refuse("internal")
+    data = os.urandom(3 * PART)
+    with double.owner().create("r", part_bytes=PART) as writer:
+        for at in range(0, 2 * PART - 1000, 1000):
+            writer.write(data[at : at + 1000])
+        assert stored(double) == b""
+        written.set()
+        writer.write(data[writer.tell() :])
+    assert double.results["r"] == data
+
+
+@pytest.mark.parametrize("durable", [0, PART // 2])
+def test_a_part_that_failed_behind_the_app(double: OwnerDouble, durable: int) -> None:
+    """The next call raises what sending it raised, and takes nothing; a later one sends what the owner lacks of it."""
+    full = [True]
+
+    def before(asked: Asked) -> Answer | None:
+        if asked.what != "PUT content" or not full:
+            return None
+        if durable and len(asked.body) > sealed_size(durable):
+            return refuse("too_large")
+        return None if int(asked.query["offset"]) < durable else refuse("storage_full")
+
+    double.before = before
+    data = os.urandom(3 * PART + 7)
+    with double.owner(timeout=1).create("r", part_bytes=PART) as writer:
+        half = PART // 2
+        writer.write(data[:half])
+        writer.write(data[half:PART])
+        writer._behind.join(60)
+        with pytest.raises(TransferError) as caught:
+            writer.write(b"never taken")
+        assert (caught.value.code, writer.tell()) == ("storage_full", PART)
+        assert len(stored(double)) == durable
+        full.clear()
+        for at in range(PART, len(data), 1000):
+            writer.write(data[at : at + 1000])
+    assert double.results["r"] == data
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview], ids=["bytes", "bytearray", "memoryview"])
+def test_pieces_of_all_sizes_that_the_app_changes_afterwards(
+    double: OwnerDouble, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken is what is sent, whatever the app does with its buffer; in any order of copies and kept bytes."""
+    monkeypatch.setattr(limits, "CLIENT_KEPT_BYTES", 1000)
+    walk = random.Random(5)  # noqa: S311 - a test's walk
+    whole = b""
+    with double.owner().create("r", part_bytes=PART) as writer:
+        for _ in range(60):
+            piece = os.urandom(walk.choice([1, 999, 1000, 20_000, PART - 1, PART, PART + 1, 3 * PART]))
+            changed = bytearray(piece)
+            given = piece if kind is bytes else changed if kind is bytearray else memoryview(changed)
+            assert writer.write(given) == len(piece)
+            whole += piece
+            changed[:] = bytes(len(piece))
+    assert double.results["r"] == whole
+
+
+def test_a_large_object_is_not_kept_for_a_small_rest_of_it(double: OwnerDouble) -> None:
+    """What a writer holds is bounded by the size of its parts."""
+    large = os.urandom(3 * PART - 1)
+    with double.owner().create("r", part_bytes=PART) as writer:
+        before = sys.getrefcount(large)
+        writer.write(large)
+        assert sys.getrefcount(large) == before
+    assert double.results["r"] == large
+
+
+def test_an_exception_that_is_kept_costs_nothing(double: OwnerDouble) -> None:
+    """An app may keep the exception of a part that failed, with all that it refers to, and go on."""
+    refused = [True]
+    double.before = lambda asked: refuse("storage_full") if asked.what == "PUT content" and refused else None
+    data = os.urandom(3 * PART)
+    with double.owner(timeout=1).create("r", part_bytes=PART) as writer:
+        writer.write(data[:1000])
+        with pytest.raises(TransferError) as kept:
+            writer.stage()
+        refused.clear()
+        for at in range(1000, len(data), 1000):
+            writer.write(data[at : at + 1000])
+    assert double.results["r"] == data
+    assert kept.value.code == "storage_full"
+
+
+def test_a_failure_behind_the_app_publishes_nothing(double: OwnerDouble) -> None:
+    """If nothing is written any more, the commit raises it."""
+    double.before = lambda asked: refuse("quota_exceeded") if asked.what == "PUT content" else None
+    with pytest.raises(TransferError) as caught, double.owner().create("r", part_bytes=PART) as writer:  # noqa: PT012
+        writer.write(bytes(1000))
+        writer.write(bytes(PART - 1000))
+    assert caught.value.code == "quota_exceeded"
+    assert double.results == {}
+    assert double.count("POST commit") == 0
+
+
+def test_giving_up_while_a_part_is_sent(double: OwnerDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in the block neither waits for an owner that does not answer, nor is anything published."""
+    monkeypatch.setattr(limits, "CLIENT_CLOSE_SECONDS", 0.05)
+    arrived, closed = threading.Event(), threading.Event()
+
+    def before(asked: Asked) -> Answer | None:
+        if asked.what == "DELETE transfer":
+            closed.set()
+        if asked.what == "PUT content":
+            arrived.set()
+            assert closed.wait(60)
+        return None
+
+    double.before = before
+    with pytest.raises(OwnError), double.owner().create("r", part_bytes=PART) as writer:  # noqa: PT012
+        writer.write(bytes(1000))
+        writer.write(bytes(PART))
+        assert arrived.wait(60)
+        raise OwnError
+    assert closed.is_set()
+    assert double.results == {}
+    writer._behind.join(60)
+    assert double.count("PUT content") == 1
 
 
 def test_parts_shrink_when_connections_keep_breaking(double: OwnerDouble) -> None:
@@ -275,6 +407,7 @@ def test_expired_after_data_arrived(double: OwnerDouble) -> None:
     """Where part of the data is gone, the result ends with a clear code and is not published in part."""
     with pytest.raises(TransferError) as caught, double.owner().create("r", part_bytes=PART) as writer:  # noqa: PT012
         writer.write(bytes(PART))
+        writer.stage()
         double.forget()
         writer.write(bytes(PART))
     assert caught.value.code == "transfer_unknown"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends a result to its owner, and publishes it only when it is whole.
 
-Parts count once the owner acknowledged them in a sealed status; after a lost answer that status says where to go on.
+What is written is gathered to parts, and a full one is sent while the next is being filled (`parts.py` sends them).
 Publication needs a commit with the SHA-256 of everything written, and only leaving a `with` block without an exception,
 or `commit()`, sends one: an exception, a forgotten object or a crash never publishes half a result.
 """
@@ -13,22 +13,23 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from clf import limits
 from clf.client import session
 from clf.client.http import SEALED_TYPE, advice
-from clf.client.meanwhile import meanwhile
+from clf.client.meanwhile import Behind, meanwhile
 from clf.client.pace import Attempts, CutError
+from clf.client.parts import Parts
 from clf.client.session import MisuseError, Unpicklable
-from clf.client.transfer import Link, close_transfer, open_transfer
-from clf.errors import ClfError, IntegrityError, LimitError, TransferError, UnreachableError
-from clf.wire.documents import STATUS_BYTES, Commit, Input, Receipt, Status, check_receipt
+from clf.client.transfer import Link, close_transfer
+from clf.errors import ClfError, LimitError, TransferError, UnreachableError
+from clf.wire.documents import Commit, Input, Receipt, check_receipt
 from clf.wire.encoding import b64url
-from clf.wire.sealed import Context, open_sealed, seal, seal_pieces, sealed_size
+from clf.wire.sealed import Context, open_sealed, seal
 
 State = Literal["open", "committed", "aborted"]
 
@@ -60,17 +61,14 @@ class Writer(Unpicklable, io.BufferedIOBase):
                 f"part_bytes: {part_bytes} is not from {limits.UPLOAD_PART_LEAST_BYTES} to {limits.PART_BYTES}"
             )
         self._link = link
-        self._size = size
-        self._part_bytes = part_bytes
         self._chosen = None if inputs is None else tuple(inputs)
-        self._transfer = open_transfer(link, "write", path=path, size=size)
-        self._most = self._transfer.size if size is None else min(size, self._transfer.size)
+        self._parts = Parts(link, path, size, part_bytes)
+        announced = self._parts.transfer.size
+        self._most = announced if size is None else min(size, announced)
         self._state = "open"
         self._lock = threading.RLock()
-        self._pending = bytearray()
-        self._held = 0
-        self._hashed = 0  # of what is pending
-        self._durable = 0
+        self._filling, self._leaving = _Buffer(), _Buffer()
+        self._behind = Behind()
         self._written = 0
         self._hash = hashlib.sha256()
         self._inside = False
@@ -98,7 +96,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         return self._written
 
     def write(self, data: Any, /) -> int:
-        """Add bytes to the result; bytes taken, always all."""
+        """Add bytes to the result; bytes taken, always all. May raise what sending an earlier part raised."""
         self._usable()
         with self._lock, memoryview(data) as whole, whole.cast("B") as view:
             if self._written + len(view) > self._most:
@@ -107,23 +105,30 @@ class Writer(Unpicklable, io.BufferedIOBase):
                     code="too_large",
                     remedy="pass a larger size= to create, or ask the owner for a larger quota",
                 )
+            self._behind.raise_failure()
             self._written += len(view)
+            # What keeps a small part of it would keep all of it.
+            fixed = type(whole.obj) is bytes and len(whole.obj) <= self._parts.part_bytes
             at = 0
             while at < len(view):
-                if self._held >= self._part_bytes:  # an earlier write failed after parts had become smaller
-                    self._send_pending()
-                if not self._held and len(view) - at >= self._part_bytes:
-                    with view[at : at + self._part_bytes] as part, meanwhile(self._hash.update, part):
-                        self._send(part)
-                    at += self._part_bytes
-                    continue
-                count = min(len(view) - at, self._part_bytes - self._held)
-                self._pending[self._held : self._held + count] = view[at : at + count]
-                self._held += count
-                at += count
-                if self._held >= self._part_bytes:
-                    self._send_pending()
+                with view[at:] as rest:
+                    at += self._take(rest, fixed=fixed)
             return len(view)
+
+    def _take(self, view: memoryview, *, fixed: bool) -> int:
+        """Keep or send the first of these bytes, which are `fixed` if nobody can change them; how many."""
+        filling = self._filling
+        if not fixed and not filling.held and len(view) >= self._parts.part_bytes:
+            self._settle()
+            with view[: self._parts.part_bytes] as part, meanwhile(self._hash.update, part):
+                self._parts.send([part], filling.base)
+                filling.base += len(part)
+                return len(part)
+        count = min(len(view), max(self._parts.part_bytes - filling.held, 0))  # parts may have become smaller
+        filling.add(view[:count], fixed=fixed)
+        if filling.held >= self._parts.part_bytes:
+            self._send_filled()
+        return count
 
     def flush(self) -> None:
         """Nothing: parts leave when they are full, and count when they are committed."""
@@ -142,116 +147,39 @@ class Writer(Unpicklable, io.BufferedIOBase):
 
     # --- parts --------------------------------------------------------------------------------------
 
-    def _send_pending(self) -> None:
-        hashed, self._hashed = self._hashed, self._held
-        with (
-            memoryview(self._pending) as whole,
-            whole[: self._held] as part,
-            part[hashed:] as fresh,
-            meanwhile(self._hash.update, fresh),
-        ):
-            self._send(part)
-        self._held = self._hashed = 0  # the buffer stays for the next part: a new one would be 8,000 page faults
+    def _send_filled(self) -> None:
+        """Let what is gathered leave, behind whoever goes on writing."""
+        self._turn()
+        self._behind.start(self._send_leaving)
 
-    def _hash_pending(self) -> None:
-        hashed, self._hashed = self._hashed, self._held
-        with memoryview(self._pending) as whole, whole[hashed : self._held] as fresh:
-            self._hash.update(fresh)
+    def _send_all(self) -> None:
+        """Return when the owner holds everything."""
+        self._turn()
+        self._settle()
 
-    def _send(self, data: memoryview) -> None:
-        """Send bytes until the owner holds all of them durably."""
-        base = self._durable
-        attempts = self._link.attempts()
-        most = len(data)
-        while self._durable < base + len(data):
-            at = self._durable - base
-            try:
-                with data[at : at + most] as part:
-                    self._durable = self._checked(self._put(part, attempts), at_most=base + len(data))
-                attempts.progress()
-                continue
-            except CutError as error:
-                most = max(most // 2, limits.UPLOAD_PART_LEAST_BYTES)
-                attempts.failed(error)
-            except TransferError as error:
-                if error.code == "too_large" and min(most, len(data) - at) > limits.UPLOAD_PART_LEAST_BYTES:
-                    # An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
-                    most = self._part_bytes = max(most // 2, limits.UPLOAD_PART_LEAST_BYTES)
-                    continue
-                if advice(error) == "attest" and self._durable == 0:
-                    self._open_anew(error, attempts)
-                    continue
-                if advice(error) not in ("status", "retry"):
-                    raise
-                attempts.failed(error)
-            received = self._checked(self._status(attempts), at_most=base + len(data))
-            if received > self._durable:
-                attempts.progress()
-            self._durable = received
+    def _turn(self) -> None:
+        """What is gathered is what leaves next, once what left before is there."""
+        self._settle()
+        self._filling, self._leaving = self._leaving, self._filling
+        self._filling.base = self._leaving.base + self._leaving.held
 
-    def _put(self, part: memoryview, attempts: Attempts) -> Status:
-        nonce = os.urandom(limits.NONCE_BYTES)
-        context = Context("up", self._transfer.id, self.path, nonce, offset=self._durable, length=len(part))
-        answer = self._link.http.call(
-            "PUT",
-            self._transfer.url("/content"),
-            attempts=attempts,
-            query={"offset": self._durable, "length": len(part), "nonce": b64url(nonce)},
-            token=self._transfer.token,
-            body=_moving(seal_pieces(self._transfer.secret, context, _pieces(part)), attempts),
-            body_bytes=sealed_size(len(part)),
-            content_type=SEALED_TYPE,
-        )
-        return self._open_status(answer, nonce)
+    def _send_leaving(self) -> None:
+        with self._leaving.views() as views, meanwhile(self._hash_once, views):
+            self._parts.send(views, self._leaving.base)
+        self._leaving.clear()
 
-    def _status(self, attempts: Attempts) -> Status:
-        """Ask, until there is an answer, how much the owner holds."""
-        while True:
-            nonce = os.urandom(limits.NONCE_BYTES)
-            try:
-                answer = self._link.http.call(
-                    "GET",
-                    self._transfer.url(),
-                    attempts=attempts,
-                    query={"nonce": b64url(nonce)},
-                    token=self._transfer.token,
-                )
-                return self._open_status(answer, nonce)
-            except CutError as error:
-                attempts.failed(error)
-            except TransferError as error:
-                if advice(error) != "retry":
-                    raise
-                attempts.failed(error)
+    def _hash_once(self, views: Sequence[memoryview]) -> None:
+        if not self._leaving.hashed:
+            self._leaving.hashed = True
+            for view in views:
+                self._hash.update(view)
 
-    def _open_status(self, answer: bytes, nonce: bytes) -> Status:
-        context = Context("status", self._transfer.id, self.path, nonce)
-        return Status.decode(open_sealed(self._transfer.secret, context, answer, most=STATUS_BYTES))
-
-    def _checked(self, status: Status, *, at_most: int) -> int:
-        """The durable bytes that a sealed status states, if they can be true.
-
-        More than the last part is possible: an earlier, larger one may have arrived after its answer was given up.
-        """
-        if status.state != "open":
-            code = f"transfer_{status.state}"
-            raise TransferError(f"{self.path!r}: the owner says that the transfer is {status.state}", code=code)
-        if not self._durable <= status.received <= at_most:
-            raise IntegrityError(
-                f"{self.path!r}: the owner holds {status.received} bytes, which cannot be: between {self._durable} "
-                f"and {at_most} were sent",
-                code="upload_lost",
-                remedy="was the owner's state or results folder restored from a backup? write the result anew",
-            )
-        return status.received
-
-    def _open_anew(self, error: TransferError, attempts: Attempts) -> None:
-        """The transfer ended before the owner held anything: another one serves as well."""
-        attempts.reopened += 1
-        if attempts.reopened > limits.CLIENT_REOPEN_COUNT:
-            raise error
-        attempts.failed(error)
-        self._transfer = open_transfer(self._link, "write", path=self.path, size=self._size)
+    def _settle(self) -> None:
+        """Wait until the owner holds all that left. Raises what sending it raised; the next call sends it once more."""
+        self._behind.join()
+        self._behind.raise_failure()
+        if self._leaving.held:
+            self._send_leaving()
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -262,8 +190,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         """
         self._usable()
         with self._lock:
-            if self._held:
-                self._send_pending()
+            self._send_all()
 
     def commit(self) -> Receipt:
         """Publish what was written and return the owner's signed receipt; again, it returns the same receipt.
@@ -278,12 +205,10 @@ class Writer(Unpicklable, io.BufferedIOBase):
             if self._state != "open":
                 raise MisuseError(f"{self.path!r} was given up; nothing is published")
             try:
-                self._hash_pending()
+                self._send_all()
                 document = Commit(self._written, self._hash.hexdigest(), session.inputs(self._chosen))
-                if self._held:
-                    self._send_pending()
                 self.receipt = self._commit(document)
-                self._pending = bytearray()
+                self._filling, self._leaving = _Buffer(), _Buffer()
             except UnreachableError:
                 self._state = "aborted"  # no DELETE: the commit may have arrived
                 raise
@@ -307,33 +232,33 @@ class Writer(Unpicklable, io.BufferedIOBase):
                 except UnreachableError as last:
                     raise self._unknown(last) from error
             except TransferError as error:
-                if advice(error) == "attest" and self._durable == 0 and not sent:
-                    self._open_anew(error, attempts)
+                if advice(error) == "attest" and self._parts.durable == 0 and not sent:
+                    self._parts.open_anew(error, attempts)
                     continue
                 if advice(error) not in ("retry", "status"):
                     raise
                 attempts.failed(error)
         nonce, body = answer
-        context = Context("receipt", self._transfer.id, self.path, nonce)
-        plain = open_sealed(self._transfer.secret, context, body, most=limits.GRANT_BYTES)
+        context = Context("receipt", self._parts.transfer.id, self.path, nonce)
+        plain = open_sealed(self._parts.transfer.secret, context, body, most=limits.GRANT_BYTES)
         return check_receipt(
             plain.decode("ascii", "replace"),
-            request=self._transfer.request,
+            request=self._parts.transfer.request,
             path=self.path,
             commit=document,
-            identity=self._transfer.identity,
+            identity=self._parts.transfer.identity,
         )
 
     def _post_commit(self, document: Commit, attempts: Attempts) -> tuple[bytes, bytes]:
         nonce = os.urandom(limits.NONCE_BYTES)
-        context = Context("commit", self._transfer.id, self.path, nonce)
+        context = Context("commit", self._parts.transfer.id, self.path, nonce)
         answer = self._link.http.call(
             "POST",
-            self._transfer.url("/commit"),
+            self._parts.transfer.url("/commit"),
             attempts=attempts,
             query={"nonce": b64url(nonce)},
-            token=self._transfer.token,
-            body=seal(self._transfer.secret, context, document.encode()),
+            token=self._parts.transfer.token,
+            body=seal(self._parts.transfer.secret, context, document.encode()),
             content_type=SEALED_TYPE,
         )
         return nonce, answer
@@ -351,9 +276,11 @@ class Writer(Unpicklable, io.BufferedIOBase):
         if self._state != "open":
             return
         self._state = "aborted"
-        self._pending, self._held, self._hashed = bytearray(), 0, 0
+        self._parts.give_up()
         if self._generation == session.generation():
-            close_transfer(self._link, self._transfer, wait=True)
+            self._behind.join(limits.CLIENT_CLOSE_SECONDS)
+            close_transfer(self._link, self._parts.transfer, wait=True)
+        self._filling, self._leaving = _Buffer(), _Buffer()
 
     def close(self) -> None:
         """No more bytes. Publishes nothing: wrappers close what they wrap on exceptions too.
@@ -396,7 +323,7 @@ class Writer(Unpicklable, io.BufferedIOBase):
         if getattr(self, "_state", "aborted") == "open":
             self._state = "aborted"
             if self._generation == session.generation():
-                self._link.abandoned.leave(self._transfer)
+                self._link.abandoned.leave(self._parts.transfer)
                 warnings.warn(
                     f"the result {self.path!r} was never committed and is not published",
                     ResourceWarning,
@@ -406,12 +333,48 @@ class Writer(Unpicklable, io.BufferedIOBase):
         super().close()
 
 
-def _pieces(part: memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(part), limits.PIECE_BYTES):
-        yield part[at : at + limits.PIECE_BYTES]
+class _Buffer:
+    """Bytes of one part: copies, and what nobody can change as it is. Copying holds up the thread that sends.
 
+    base     where its first byte stands in the result
+    held     how many there are
+    hashed   whether they are in the result's hash
+    """
 
-def _moving(pieces: Iterable[bytes], attempts: Attempts) -> Iterator[bytes]:
-    for piece in pieces:
-        yield piece
-        attempts.moving()
+    def __init__(self) -> None:
+        self.base = self.held = 0
+        self.hashed = False
+        self._runs: list[memoryview | slice] = []
+        # It stays for the next part: new memory would be 8,000 page faults for each.
+        self._memory = bytearray()
+        self._copied = 0
+
+    def add(self, data: memoryview, *, fixed: bool) -> None:
+        """Append these bytes."""
+        self.held += len(data)
+        if fixed and len(data) >= limits.CLIENT_KEPT_BYTES:
+            self._runs.append(data)
+            return
+        begin, self._copied = self._copied, self._copied + len(data)
+        try:
+            self._memory[begin : self._copied] = data
+        except BufferError:  # an exception that somebody keeps still looks at it
+            self._memory = bytearray(self._memory)
+            self._memory[begin : self._copied] = data
+        last = self._runs[-1] if self._runs else None
+        if isinstance(last, slice):
+            self._runs[-1] = slice(last.start, self._copied)
+        else:
+            self._runs.append(slice(begin, self._copied))
+
+    @contextmanager
+    def views(self) -> Iterator[list[memoryview]]:
+        """All of them, in order; nothing can be added meanwhile."""
+        with memoryview(self._memory) as memory, ExitStack() as stack:
+            yield [stack.enter_context(memory[run]) if isinstance(run, slice) else run for run in self._runs]
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._runs.clear()
+        self.held = self._copied = 0
+        self.hashed = False
