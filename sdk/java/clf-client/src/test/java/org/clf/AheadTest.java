@@ -95,7 +95,7 @@ class AheadTest {
     void theEndCountsOnlyWithTheLastShortChunk() {
         fake.sealedContent = data -> Arrays.copyOf(data, data.length - Sealed.TAG_BYTES);
         ClfException error = assertThrows(ClfException.class, () -> {
-            try (Owner impatient = fake.connect(300)) {
+            try (Owner impatient = fake.connect(30_000)) {
                 impatient.readAll("" + EVEN);
             }
         });

@@ -27,6 +27,7 @@ import java.util.TreeMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.UnaryOperator;
 import javax.crypto.Cipher;
 import javax.crypto.KeyAgreement;
@@ -128,14 +129,17 @@ final class FakeOwner implements AutoCloseable {
 
     /** A client of it that waits for nothing between tries and gives up after `millis` without progress. */
     Owner connect(long millis) throws ClfException {
+        AtomicLong paused = new AtomicLong(); // pauses cost a test nothing, and patience still ends
         Pace impatient = new Pace() {
             @Override
             public long now() {
-                return Pace.REAL.now();
+                return Pace.REAL.now() + paused.get();
             }
 
             @Override
-            public void pause(long wait) {}
+            public void pause(long wait) {
+                paused.addAndGet(wait);
+            }
 
             @Override
             public double chance() {

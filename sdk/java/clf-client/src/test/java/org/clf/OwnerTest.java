@@ -286,7 +286,7 @@ class OwnerTest {
 
     @Test
     void anEndlesslyTruncatedAnswerIsNotForEver() throws IOException {
-        try (Owner impatient = fake.connect(300)) {
+        try (Owner impatient = fake.connect(30_000)) {
             fake.sealedContent = data -> Arrays.copyOf(data, 100);
             refused("unreachable", () -> impatient.readAll("sizes/" + BIG));
         }
@@ -296,7 +296,7 @@ class OwnerTest {
     void busyIsWaitedFor() throws IOException {
         fake.instead.put("GET content", new java.util.ArrayDeque<>(List.of(
                 new Object[] {503, FakeOwner.problem(503, "busy")}, new Object[] {502, "<html>"})));
-        try (Owner impatient = fake.connect(300)) {
+        try (Owner impatient = fake.connect(30_000)) {
             refused("unexpected_answer", () -> impatient.readAll("sizes/1"));
         }
         fake.instead.clear();
@@ -314,7 +314,7 @@ class OwnerTest {
     void partsAreHalvedForASmallOwner() throws IOException {
         fake.instead.put("PUT content", new java.util.ArrayDeque<>(List.of(
                 new Object[] {413, FakeOwner.problem(413, "too_large")}, new Object[] {503, FakeOwner.problem(503, "busy")})));
-        try (Owner impatient = fake.connect(300); Writer out = impatient.create("out/f")) {
+        try (Owner impatient = fake.connect(30_000); Writer out = impatient.create("out/f")) {
             out.write(big());
             refused("busy", out::commit);
             refused("misuse", out::commit);
