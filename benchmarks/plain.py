@@ -3,7 +3,7 @@
 
 `python -m benchmarks.plain tls CERT KEY CA` (a server's, and the clients' CA) answers 32 bytes to one request of each
 mutual-TLS connection (threads and `ssl`). `create` is an ASGI application for the HTTP server that CLF itself uses: it
-stores one file, and answers requests with as many zeros as they ask for.
+stores one file, sends one sealed, and answers requests with as many zeros as they ask for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,8 +23,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from clf import limits
+from clf.wire.sealed import SECRET_BYTES, Context, Sealer, sealed_size
 
 FOLDER_VARIABLE = "CLF_BENCH_FOLDER"
 CLIENT_NAME = "client.pem"
@@ -32,7 +36,10 @@ ANSWER = bytes(range(32))
 
 
 def create() -> Starlette:
-    """PUT /file: the upload is written and synced before it is answered with its size. /nothing/N: N zeros."""
+    """PUT /file: the upload is written and synced before it is answered with its size. /nothing/N: N zeros.
+
+    GET /sealed/NAME: a file of nginx's, read and sealed in the event loop; nothing is checked, counted or bounded.
+    """
     folder = Path(os.environ[FOLDER_VARIABLE])
 
     async def put(request: Request) -> Response:
@@ -45,6 +52,23 @@ def create() -> Starlette:
             os.fsync(file.fileno())
         return PlainTextResponse(str(size))
 
+    async def sealed(request: Request) -> Response:
+        name: str = request.path_params["name"]
+        file = (folder / "served" / name).open("rb", buffering=0)
+        sealer = Sealer(
+            bytes(SECRET_BYTES), Context(op="down", id="A" * 43, path=name, nonce=bytes(limits.NONCE_BYTES))
+        )
+        buffer = memoryview(bytearray(limits.PIECE_MOST_BYTES))
+
+        async def pieces() -> AsyncIterator[bytes]:
+            with file:
+                while count := file.readinto(buffer):
+                    yield sealer.update(buffer[:count])
+                yield sealer.finalize()
+
+        size = sealed_size(os.fstat(file.fileno()).st_size)
+        return StreamingResponse(pieces(), headers={"Content-Length": str(size)})
+
     async def nothing(request: Request) -> Response:
         await request.body()
         return Response(bytes(int(request.path_params["count"])))
@@ -52,6 +76,7 @@ def create() -> Starlette:
     return Starlette(
         routes=[
             Route("/file", put, methods=["PUT"]),
+            Route("/sealed/{name}", sealed),
             Route("/nothing/{count:int}", nothing, methods=["GET", "POST", "DELETE"]),
         ]
     )

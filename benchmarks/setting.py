@@ -112,7 +112,14 @@ class Bench:
 
     def curl(self, name: str) -> list[str]:
         """A command that downloads what nginx serves."""
-        url = f"https://127.0.0.1:{self.nginx_port}/{name}"
+        return self._curl(self.nginx_port, name)
+
+    def curl_sealed(self, name: str) -> list[str]:
+        """A command that downloads the same, sealed by what the HTTP server of CLF can do at best."""
+        return self._curl(self.plain_port, f"sealed/{name}")
+
+    def _curl(self, port: int, name: str) -> list[str]:
+        url = f"https://127.0.0.1:{port}/{name}"
         return ["curl", "--silent", "--fail", "--cacert", str(self.owner.ca), "--tlsv1.3", "--output", "/dev/null", url]
 
     def data_file(self, path: str, size: int) -> Path:
