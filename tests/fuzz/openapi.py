@@ -23,6 +23,7 @@ from tests.shared import ROOT
 from tests.world import OwnerProcess, running, world
 
 SPEC = ROOT / "spec" / "openapi.yaml"
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 PASSES_COUNT = 3
 # What follows the document may still be refused for what it says, and a request with two mistakes for either of them.
 EXCLUDED = "positive_data_acceptance,missing_required_header"
@@ -43,7 +44,8 @@ def schemathesis(owner: OwnerProcess, document: Path, seconds: float, seed: int,
     """One pass; its exit code."""
     return subprocess.run(
         [
-            sys.executable, "-m", "schemathesis.cli", "run", str(document), "--url", owner.url,
+            sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG),
+            "run", str(document), "--url", owner.url,
             "--tls-verify", str(owner.ca), "--max-time", str(int(seconds)), "--seed", str(seed), "--no-color",
             "--phases", "examples,coverage,fuzzing", "--exclude-checks", EXCLUDED, "--continue-on-failure",
             "--max-examples", "10000", "--warnings", "off", "--generation-database", "none", *options,
