@@ -9,13 +9,12 @@ Their sum is what would be left if all of CLF's own Python cost no time; `make b
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import sqlite3
 import ssl
+import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +70,8 @@ def requests(bench: Bench, context: ssl.SSLContext, *, read: bool) -> None:
 class Libraries:
     """The calls of one opening of a read and its close: a verification, key agreement, three signatures, four syncs."""
 
-    def __init__(self, verification: Verification, folder: Path) -> None:
+    def __init__(self, verification: Verification, below: Path) -> None:
+        folder = Path(tempfile.mkdtemp(dir=below))
         self._verification = verification
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._recipient = ec.generate_private_key(ec.SECP256R1()).public_key()
@@ -114,15 +114,3 @@ class Libraries:
         os.fdatasync(self._log.fileno())
         self._sign()
         self._heads.write(bytes(HEAD_BYTES))
-
-
-@contextlib.contextmanager
-def libraries(bench: Bench, verification: Verification) -> Iterator[Libraries]:
-    """Those calls, on files of their own."""
-    folder = bench.folder / f"floor-{time.monotonic_ns()}"
-    folder.mkdir()
-    made = Libraries(verification, folder)
-    try:
-        yield made
-    finally:
-        made.close()

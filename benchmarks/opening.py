@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
@@ -56,7 +57,7 @@ def read32(bench: Bench) -> list[Result]:
             os.fsync(file.fileno())
 
     rounds = bench.rounds(100, 400)
-    with floor.libraries(bench, verification) as libraries:
+    with contextlib.closing(floor.Libraries(verification, bench.folder)) as libraries:
         parts: dict[str, Callable[[], object]] = {
             "mutual_tls": mutual_tls,
             "verification": verification,
@@ -66,7 +67,7 @@ def read32(bench: Bench) -> list[Result]:
         }
         works = (ours, *parts.values())
         mine, *others = in_turn(*[lambda work=work: 1000 * seconds(work) for work in works], rounds=rounds)
-    together = [sum(row) for row in zip(*others[:3], strict=True)]
+    together = [sum(row) for row in zip(*others[:3], strict=True)]  # what stands alone is a bound, no reference
     notes = {name: median(values) for name, values in zip(parts, others, strict=True)}
     least = notes["requests_alone"] + notes["libraries_alone"]
     return [
@@ -206,7 +207,7 @@ def opens(bench: Bench) -> list[Result]:
         count, _wall, cpu = crowd(client, bench.plain_pid, bench.rounds(2, 8))
         return count / cpu
 
-    with floor.libraries(bench, verification) as libraries:
+    with contextlib.closing(floor.Libraries(verification, bench.folder)) as libraries:
         mine, theirs, *others = in_turn(
             ours, lambda: alone(verification), requests, lambda: alone(libraries), rounds=bench.rounds(3, 5)
         )
