@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no executable conformance/clients/{missing[0]}")
     results = run(names, cases, console)
     console.print(results.table(cases))
+    for name, which, reason in results.failures():  # said above, too, but the matrix is long
+        console.print(f"[bold red]{name} {which}:[/] {escape(reason)}")
     results.write(given.out, cases)
     if given.markdown:
         results.markdown(given.markdown, cases)

@@ -52,6 +52,15 @@ class Results:
         """Whether anything failed."""
         return any(self.count(client, "failed") for client in self.cells)
 
+    def failures(self) -> list[tuple[str, str, str]]:
+        """Client, case and reason of each cell that failed."""
+        return [
+            (client, case, result.reason)
+            for client, cells in self.cells.items()
+            for case, result in cells.items()
+            if result.verdict == "failed"
+        ]
+
     @property
     def incomplete(self) -> bool:
         """Whether a client is absent or skipped something."""

@@ -143,6 +143,18 @@ def test_a_client_that_cannot_be_built_fails_everything(write: Write) -> None:
     assert "no compiler" in results.cells["node"][CASES[0].name].reason
 
 
+def test_what_failed_is_said_again_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """After a matrix of a hundred lines, with its reason; what passed is not."""
+    results = Results(["python", "go"])
+    results.add("python", CASES[0], Result("passed"))
+    results.add("go", CASES[0], Result("failed", "[why]"))
+    monkeypatch.setattr(runner, "run", lambda *_arguments: results)
+    assert runner.main(["--case", CASES[0].name, "--out", str(tmp_path / "out.json")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"go {CASES[0].name}: [why]"
+
+
 def test_unknown_names_are_errors(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt client or case must not look like a success."""
     for arguments in (["--client", "cobol"], ["--case", "nothing_of_that_name"]):
