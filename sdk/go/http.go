@@ -123,8 +123,8 @@ type request struct {
 	success      []int
 }
 
-// empty is a body without bytes that is not nil: the transport sends a request with a nil body again by itself, when it
-// finds the connection closed, and no nonce may be used twice.
+// empty is a body without bytes that is not nil: the transport sends a GET without one again by itself, when it finds the
+// connection closed, and no nonce may be used twice.
 type empty struct{}
 
 func (empty) Read([]byte) (int, error) { return 0, io.EOF }
@@ -133,9 +133,12 @@ func (empty) Close() error             { return nil }
 // send makes one request and gives the answer if its status is that of a success. close must be called.
 func (l *link) send(ctx context.Context, r *request, tries *attempts) (answer *http.Response, done func(), err error) {
 	guarded, end := tries.guard(ctx)
-	var body io.ReadCloser = empty{}
-	if r.body != nil {
+	body := io.ReadCloser(http.NoBody)
+	switch {
+	case r.body != nil:
 		body = io.NopCloser(r.body)
+	case r.method == http.MethodGet:
+		body = empty{}
 	}
 	target := l.base + r.path
 	if len(r.query) > 0 {
@@ -147,6 +150,10 @@ func (l *link) send(ctx context.Context, r *request, tries *attempts) (answer *h
 		return nil, nil, problem.New(problem.Misuse, "no request can be made: "+err.Error())
 	}
 	q.ContentLength = r.size
+	if body == (empty{}) {
+		// Or the transport waits 200 ms for its first byte to be read, and beyond that sends it in chunks.
+		q.TransferEncoding = []string{"identity"}
+	}
 	q.Header.Set("User-Agent", userAgent)
 	q.Header.Set("Accept-Encoding", "identity")
 	if r.token != "" {

@@ -130,6 +130,10 @@ func (f *fakeOwner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.nonces[nonce]++
 	}
 	f.mutex.Unlock()
+	// Rule 10: a body's length is in its head, 0 for none; nothing is sent in chunks.
+	if length := r.Header.Get("Content-Length"); len(r.TransferEncoding) > 0 || r.Method == http.MethodPost && length == "" {
+		f.t.Errorf("%s %s: Content-Length %q, Transfer-Encoding %q", r.Method, r.URL.Path, length, r.TransferEncoding)
+	}
 	if f.before != nil && f.before(w, r) {
 		return
 	}

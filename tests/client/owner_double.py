@@ -367,7 +367,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = self.headers.get("Content-Length", "" if self.command in ("POST", "PUT") else "0")
+        if "Transfer-Encoding" in self.headers or not length.isdigit():
+            # Rule 10 of the protocol's section 3. A body in chunks would be taken for the next request.
+            self.close_connection = True
+            self._send(_problem("malformed", Connection="close"))
+            return
+        body = self.rfile.read(int(length))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         asked = Asked(self.command, parts.path, dict(parse_qsl(parts.query)), token, body)
         self._send(self.server.double.answer(asked))
