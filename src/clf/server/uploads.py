@@ -22,7 +22,7 @@ import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 from clf import limits
@@ -138,7 +138,7 @@ class Uploads:
                     digest.update(piece)
                 yield piece
 
-        with self._tidy(row), services.results.lock(row.id) as staged:
+        with self._tidy(row), self._locked(row.id) as staged:
             now_durable = services.state.get(row.id)
             if now_durable is None or now_durable.received != offset:
                 raise Refusal("offset_conflict", "another writer was first", step="2 offset")
@@ -178,6 +178,21 @@ class Uploads:
                     self._services.results.abandon(row.id, row.path)
             raise
 
+    @contextmanager
+    def _locked(self, transfer_id: str) -> Iterator[Staged]:
+        """What is staged. It is begun here where a crash came between the state's reservation and its beginning."""
+        results = self._services.results
+        with ExitStack() as held:
+            try:
+                staged = held.enter_context(results.lock(transfer_id))
+            except StorageError as error:
+                now = self._services.state.get(transfer_id)
+                if error.code != "offset_conflict" or now is None or now.state != "open" or now.received:
+                    raise
+                results.begin(transfer_id)
+                staged = held.enter_context(results.lock(transfer_id))
+            yield staged
+
     def _digest_at(self, transfer_id: str, offset: int) -> Any:
         """A running SHA-256 of what is durable up to `offset`, or None where this worker has not seen all of it."""
         if offset == 0:
@@ -204,7 +219,7 @@ class Uploads:
         if row.state == "committed" and not services.results.is_staged(row.id):
             return self._repeat(found, document, facts)
         try:
-            with self._tidy(row), services.results.lock(row.id) as staged:
+            with self._tidy(row), self._locked(row.id) as staged:
                 fresh = services.state.get(row.id) or row
                 if fresh.state == "committed":  # a crash came before step 6 or 7, and the client asks again
                     receipt = self._repeat(found, document, facts)
