@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from clf.client import session
 from clf.client.sockets import ClosingSocket
 from tests.postgresql import Postgresql, postgresql
 
@@ -30,6 +31,12 @@ ALLOWED_SKIPS: dict[str, str] = {
     r"^tests/server/test_storage\.py::test_devices_are_refused$": "a container may lack the right to make a device",
 }
 """Node ids (regular expressions) whose tests may be skipped in CI, and why."""
+
+
+@pytest.fixture(autouse=True)
+def fresh_inputs() -> None:
+    """What a process has read stands in each of its results, up to a limit: tests are as many processes to it."""
+    session._inputs.clear()
 
 
 @pytest.fixture(scope="session")

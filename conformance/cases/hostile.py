@@ -474,6 +474,22 @@ def status_that_cannot_be(stage: Stage, client: Client) -> None:
 
 
 @CASES
+def parts_never_taken(stage: Stage, client: Client) -> None:
+    """Each part is refused, and nothing of it is held: sending it again is no progress, and the client gives up."""
+
+    def after(double: OwnerDouble, asked: Asked, answer: owner_double.Answer) -> owner_double.Answer:
+        if asked.what == "PUT content":
+            return owner_double.refuse("offset_conflict")
+        if asked.what != "GET transfer":
+            return answer
+        opened = double.transfers[asked.path.split("/")[3]]
+        context = Context("status", wire.transfer_id(opened.raw), "out/x", unb64url(asked.query["nonce"], "nonce"))
+        return owner_double.Answer(200, seal(opened.secret, context, Status("open", 0).encode()))
+
+    deceived(stage, client, after, "put", "out/x", data=content("x", 10_000)).refused("offset_conflict")
+
+
+@CASES
 def receipt_for_something_else(stage: Stage, client: Client) -> None:
     """A receipt for another content, or signed by another key: the result was not delivered."""
     data = content("receipt", 10_000)

@@ -23,6 +23,9 @@ const (
 	// movesMost bounds how often a piece that left counts as movement before one is acknowledged: a slow link may take
 	// a whole part, but a server that swallows bytes does not hold the enclave for ever.
 	movesMost = 512
+	// movingFailuresMost is the number of failures in a row after which they no longer count: a part that is refused
+	// again and again moves nothing.
+	movingFailuresMost = 3
 
 	connectionsMost = 16
 	fieldsBytes     = 64 * 1024 // header fields of an answer

@@ -83,6 +83,9 @@ func (a *attempts) guard(ctx context.Context) (context.Context, func()) {
 // once: servers close idle ones.
 func (a *attempts) failed(ctx context.Context, err error) error {
 	a.failures++
+	if a.failures > movingFailuresMost {
+		a.moves.Store(movesMost) // until something is acknowledged
+	}
 	var pause time.Duration
 	var wasCut *cut
 	if a.failures > 1 || !errors.As(err, &wasCut) {

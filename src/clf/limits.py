@@ -230,6 +230,9 @@ CLIENT_RETRY_AFTER_MOST_SECONDS: Final = 30.0
 CLIENT_MOVES_COUNT: Final = 512
 """Pieces of an upload that count as movement before one must be acknowledged: a slow link may take a whole part, but
 a server that swallows bytes and forgets them does not hold the enclave for ever."""
+CLIENT_MOVING_FAILURES_COUNT: Final = 3
+"""Failures in a row after which they no longer count: a part that is refused again and again moves nothing. A cut part
+is halved, so by then a slow link sends an eighth of it."""
 CLIENT_REOPEN_COUNT: Final = 5
 """New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits."""
 CLIENT_CONNECTIONS_COUNT: Final = 16

@@ -23,7 +23,7 @@ from clf.client.session import MisuseError
 from clf.errors import ClfError, IntegrityError, LimitError, TransferError, UnreachableError
 from clf.wire.documents import Input
 from clf.wire.sealed import sealed_size
-from tests.client.owner_double import Answer, Asked, OwnerDouble, refuse
+from tests.client.owner_double import Answer, Asked, FakeTime, OwnerDouble, refuse
 
 PART = 64 * 1024
 
@@ -365,6 +365,18 @@ def test_giving_up_while_a_part_is_sent(double: OwnerDouble, monkeypatch: pytest
     assert double.results == {}
     writer._behind.join(60)
     assert double.count("PUT content") == 1
+
+
+@pytest.mark.parametrize("code", ["offset_conflict", "writer_busy", "busy"])
+def test_parts_that_are_never_taken(double: OwnerDouble, code: str) -> None:
+    """A part that leaves again and again and never counts is no progress: the app hears of it within its patience."""
+    time = FakeTime()
+    double.before = lambda asked: refuse(code) if asked.what == "PUT content" else None
+    with pytest.raises(TransferError) as caught, double.owner(pace=time.pace(), timeout=60.0).create("r") as writer:
+        writer.write(b"data")
+    assert caught.value.code == code
+    assert sum(time.slept) < 2 * 60
+    assert double.results == {}
 
 
 def test_parts_shrink_when_connections_keep_breaking(double: OwnerDouble) -> None:

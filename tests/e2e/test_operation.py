@@ -190,7 +190,7 @@ def test_a_result_that_was_never_begun_is_begun(hospital: OwnerProcess, size: in
 
 
 def test_a_result_that_lost_its_parts_is_not_begun_anew(hospital: OwnerProcess) -> None:
-    """What was acknowledged is gone: the app is told, and nothing of it is published; nor is what ended staged again."""
+    """What was acknowledged is gone: the app is told, and nothing of it is published; what ended is not staged."""
     hand = Hand(hospital)
     result = hand.open("write", "results/lost", size=200)
     assert result.put(0, bytes(100)).status == 200

@@ -44,6 +44,8 @@ export const BACKOFF_MOST_SECONDS = 5;
 export const RETRY_AFTER_MOST_SECONDS = 30;
 /** Pieces of an upload that count as movement before one must be acknowledged. */
 export const MOVES_COUNT = 512;
+/** Failures in a row after which they no longer count: a part that is refused again and again moves nothing. */
+export const MOVING_FAILURES_COUNT = 3;
 /** New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits. */
 export const REOPEN_COUNT = 5;
 /** Idle connections kept for reuse to one owner. */

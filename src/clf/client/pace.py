@@ -52,7 +52,7 @@ class Attempts:
     def moving(self) -> None:
         """A piece of an upload left; it counts a limited number of times until something is acknowledged."""
         self._moves += 1
-        if self._moves <= limits.CLIENT_MOVES_COUNT:
+        if self._moves <= limits.CLIENT_MOVES_COUNT and self.failures <= limits.CLIENT_MOVING_FAILURES_COUNT:
             self._until = self._pace.clock() + self.timeout
 
     def remaining(self) -> float:

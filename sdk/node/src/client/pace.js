@@ -15,6 +15,7 @@ import {
   BACKOFF_FIRST_SECONDS,
   BACKOFF_MOST_SECONDS,
   MOVES_COUNT,
+  MOVING_FAILURES_COUNT,
   REOPEN_COUNT,
   RETRY_AFTER_MOST_SECONDS,
 } from "../limits.js";
@@ -104,10 +105,11 @@ export class Attempts {
     this.#until = this.#pace.clock() + this.timeout;
   }
 
-  /** A piece of an upload left; it counts a limited number of times until something is acknowledged. */
+  /** A piece of an upload left; it counts a limited number of times, and tries, until something is acknowledged. */
   moving() {
     this.#moves += 1;
-    if (this.#moves <= MOVES_COUNT) this.#until = this.#pace.clock() + this.timeout;
+    if (this.#moves > MOVES_COUNT || this.failures > MOVING_FAILURES_COUNT) return;
+    this.#until = this.#pace.clock() + this.timeout;
   }
 
   /** Seconds until the operation gives up; 0 or less once it should. */

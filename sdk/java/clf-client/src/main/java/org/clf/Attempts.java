@@ -30,9 +30,9 @@ final class Attempts {
         until = pace.now() + timeout;
     }
 
-    /** A piece of an upload left; it counts a limited number of times until something is acknowledged. */
+    /** A piece of an upload left; it counts a limited number of times, and tries, until something is acknowledged. */
     void moving() {
-        if (++moves <= Limits.MOVES_COUNT) {
+        if (++moves <= Limits.MOVES_COUNT && failures <= Limits.MOVING_FAILURES_COUNT) {
             until = pace.now() + timeout;
         }
     }

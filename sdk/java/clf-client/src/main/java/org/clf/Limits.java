@@ -60,6 +60,8 @@ public final class Limits {
     public static final long RETRY_AFTER_MOST_SECONDS = 30;
     /** Pieces of an upload that count as movement before one must be acknowledged. */
     public static final int MOVES_COUNT = 512;
+    /** Failures in a row after which they no longer count: a part that is refused again and again moves nothing. */
+    public static final int MOVING_FAILURES_COUNT = 3;
     /** New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits. */
     public static final int REOPEN_COUNT = 5;
     /** Connections kept for reuse to one owner. */
