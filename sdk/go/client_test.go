@@ -195,6 +195,140 @@ func TestWriting(t *testing.T) {
 	wantCode(t, err, problem.ResultExists)
 }
 
+// heldParts lets parts arrive only when they are let go, and says when one has come.
+func heldParts(f *fakeOwner) (come <-chan struct{}, free chan<- struct{}) {
+	came, freed := make(chan struct{}, 100), make(chan struct{}, 100)
+	f.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut {
+			body, _ := io.ReadAll(r.Body) // else the server does not notice that the client has gone
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			came <- struct{}{}
+			select {
+			case <-freed:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}
+	return came, freed
+}
+
+// The next part is written while one is underway, and what was handed over may be changed.
+func TestNextPartIsWrittenMeanwhile(t *testing.T) {
+	f := newFakeOwner(t)
+	come, free := heldParts(f)
+	data := random(t, 250_000)
+	w, err := f.connect(long).Create(ctx, "r", &CreateOptions{PartBytes: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buffer := bytes.Clone(data[:100_000])
+	if _, err := w.Write(buffer); err != nil {
+		t.Fatal(err)
+	}
+	clear(buffer)
+	<-come // and it stays there until it is let go
+	if _, err := w.Write(data[100_000:199_999]); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		free <- struct{}{}
+	}
+	if _, err := w.Write(data[199_999:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(ctx); err != nil || !bytes.Equal(f.results["r"], data) {
+		t.Error(err)
+	}
+}
+
+// A part that failed behind the app is the error of the next Write or of Commit, and nothing is published.
+func TestPartThatFailsBehind(t *testing.T) {
+	for name, write := range map[string]func(*Writer) error{
+		"Write":    func(w *Writer) error { _, err := w.Write(make([]byte, 200_000)); return err },
+		"ReadFrom": func(w *Writer) error { _, err := w.ReadFrom(bytes.NewReader(make([]byte, 200_000))); return err },
+		"Commit":   func(*Writer) error { return nil },
+	} {
+		f := newFakeOwner(t)
+		f.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPut {
+				refuseWith(w, 507, "quota_exceeded")
+			}
+			return r.Method == http.MethodPut
+		}
+		w, _ := f.connect(long).Create(ctx, "r", &CreateOptions{PartBytes: 100_000})
+		if _, err := w.Write(make([]byte, 100_000)); err != nil {
+			t.Fatal(name, err)
+		}
+		err := write(w)
+		if name != "Commit" {
+			wantCode(t, err, problem.QuotaExceeded)
+			_, err = w.Write([]byte("more"))
+			wantCode(t, err, problem.QuotaExceeded)
+		}
+		_, err = w.Commit(ctx)
+		wantCode(t, err, problem.QuotaExceeded)
+		if err := w.Close(); err != nil || len(f.results) != 0 || f.count("PUT") != 1 || f.count("DELETE") != 1 {
+			t.Error(name, err, f.count("PUT"), f.count("DELETE"))
+		}
+	}
+}
+
+// Whoever gives up while a part is underway does not wait for it; nor does a Commit whose context ends.
+func TestGivingUpWhileAPartIsUnderway(t *testing.T) {
+	for name, give := range map[string]func(*Writer) error{
+		"Abort": func(w *Writer) error { w.Abort(); return nil },
+		"Close": (*Writer).Close,
+		"Commit": func(w *Writer) error {
+			ended, cancel := context.WithCancel(ctx)
+			cancel()
+			_, err := w.Commit(ended)
+			return err
+		},
+	} {
+		f := newFakeOwner(t)
+		come, _ := heldParts(f)
+		w, _ := f.connect(long).Create(ctx, "r", &CreateOptions{PartBytes: 100_000})
+		if _, err := w.Write(make([]byte, 100_000)); err != nil {
+			t.Fatal(name, err)
+		}
+		<-come
+		err := give(w)
+		switch name {
+		case "Abort":
+		case "Close":
+			wantCode(t, err, problem.NotCommitted)
+		case "Commit":
+			wantCode(t, err, problem.Cancelled)
+		}
+		if len(f.results) != 0 || f.count("DELETE") != 1 {
+			t.Error(name, f.count("DELETE"))
+		}
+	}
+}
+
+// An owner that takes smaller parts than were begun gets them, also those that are gathered already.
+func TestPartsForASmallOwner(t *testing.T) {
+	f := newFakeOwner(t)
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		large := r.Method == http.MethodPut && r.ContentLength > 60_000
+		if large {
+			refuseWith(w, 413, "too_large")
+		}
+		return large
+	}
+	data := random(t, 450_000)
+	w, _ := f.connect(long).Create(ctx, "r", &CreateOptions{PartBytes: 100_000})
+	for at := 0; at < len(data); at += 45_000 {
+		if _, err := w.Write(data[at : at+45_000]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Commit(ctx); err != nil || !bytes.Equal(f.results["r"], data) {
+		t.Error(err)
+	}
+}
+
 // cutting sends half of a body and breaks the connection, so many times.
 func cutting(times int32) func(http.ResponseWriter, []byte) {
 	var left atomic.Int32

@@ -48,4 +48,6 @@ const (
 
 	partBytes      = 32 * 1024 * 1024
 	partLeastBytes = 16 * 1024
+	// wholePartBytes gathered, a writer takes memory for a whole part.
+	wholePartBytes = 1024 * 1024
 )

@@ -13,8 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
-	"sync"
 
 	"github.com/cross-language-framework/clf-go/internal/wire"
 	"github.com/cross-language-framework/clf-go/problem"
@@ -42,18 +40,20 @@ const (
 )
 
 // Writer is a result that is being written. The owner sees nothing of it before Commit. It is for one goroutine.
+//
+// A part is sent while the next one is written, so two of them are in memory, and a failure is that of the next Write or
+// of Commit.
 type Writer struct {
 	ctx    context.Context
-	client *client
-	wanted wire.Request
-	live   *transfer
+	cancel context.CancelFunc // of the part that is underway
+	parts  parts
 	path   string
-	most   int64
-	part   int
 	chosen []Input
 
-	pending []byte // the part that is gathered
-	durable int64  // bytes that the owner acknowledged
+	part    int        // bytes of a part; as parts.part when none is underway
+	pending []byte     // the part that is gathered
+	leaving []byte     // the one that is underway
+	sent    chan error // what became of it; nil where none is underway
 	written int64
 	hash    hash.Hash
 	state   writerState
@@ -80,21 +80,21 @@ func (c *client) create(ctx context.Context, path string, options *CreateOptions
 	if err := wire.CheckFile(path); err != nil {
 		return nil, err
 	}
-	w := &Writer{
-		ctx: ctx, client: c, path: path, part: part, chosen: options.Inputs, hash: sha256.New(),
-		wanted: wire.Request{Action: wire.ActionWrite, Path: path},
-	}
+	wanted := wire.Request{Action: wire.ActionWrite, Path: path}
 	if options.Size > 0 {
-		w.wanted.Size = &options.Size
+		wanted.Size = &options.Size
 	}
-	var err error
-	if w.live, err = c.open(ctx, w.wanted); err != nil {
+	live, err := c.open(ctx, wanted)
+	if err != nil {
 		return nil, err
 	}
-	w.most = w.live.size
+	most := live.size
 	if options.Size > 0 {
-		w.most = min(w.most, options.Size)
+		most = min(most, options.Size)
 	}
+	w := &Writer{path: path, part: part, chosen: options.Inputs, hash: sha256.New()}
+	w.parts = parts{client: c, wanted: wanted, live: live, path: path, most: most, part: part}
+	w.ctx, w.cancel = context.WithCancel(ctx)
 	return w, nil
 }
 
@@ -109,7 +109,8 @@ func (w *Writer) String() string {
 	return fmt.Sprintf("clf.Writer(%s, %d bytes)", wire.Shown(w.path), w.written)
 }
 
-// Write adds bytes to the result, under the context that it was created with. After a failure it fails for good.
+// Write adds bytes to the result, under the context that it was created with. After a failure, which may be that of an
+// earlier part, it fails for good.
 func (w *Writer) Write(p []byte) (int, error) {
 	if err := w.admit(int64(len(p))); err != nil {
 		return 0, err
@@ -117,17 +118,11 @@ func (w *Writer) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		rest := p[done:]
-		if len(w.pending) == 0 && len(rest) >= w.part {
-			rest = rest[:w.part] // sending may make the following parts smaller
-			w.take(rest)
-			if err := w.send(rest); err != nil {
-				return done, err
-			}
-			done += len(rest)
-			continue
-		}
 		rest = rest[:min(len(rest), w.part-len(w.pending))]
 		w.take(rest)
+		if need := len(w.pending) + len(rest); need > cap(w.pending) && need > wholePartBytes {
+			w.pending = slices.Grow(w.pending, w.part-len(w.pending)) // not by a quarter each time
+		}
 		w.pending = append(w.pending, rest...)
 		if err := w.sendFull(); err != nil {
 			return done, err
@@ -169,10 +164,10 @@ func (w *Writer) admit(count int64) error {
 		return w.failed
 	case w.state != writerOpen:
 		return problem.New(problem.Misuse, wire.Shown(w.path)+" takes no more bytes: it was committed or given up")
-	case w.written+count > w.most:
+	case w.written+count > w.parts.most:
 		w.failed = &problem.Error{
 			Code:    problem.TooLarge,
-			Message: fmt.Sprintf("%s: more than the %d bytes that this transfer may have", wire.Shown(w.path), w.most),
+			Message: fmt.Sprintf("%s: more than the %d bytes that this transfer may have", wire.Shown(w.path), w.parts.most),
 			Remedy:  "pass a larger Size to Create, or ask the owner for a larger quota",
 		}
 		return w.failed
@@ -185,197 +180,31 @@ func (w *Writer) take(p []byte) {
 	w.written += int64(len(p))
 }
 
+// sendFull lets a full part leave, once the one before it is there.
 func (w *Writer) sendFull() error {
 	if len(w.pending) < w.part {
 		return nil
 	}
-	return w.sendPending()
+	if err := w.settle(); err != nil {
+		return err
+	}
+	w.pending, w.leaving = w.leaving[:0], w.pending
+	sent := make(chan error, 1)
+	go func() { sent <- w.parts.upload(w.ctx, w.leaving) }()
+	w.sent = sent
+	return nil
 }
 
-func (w *Writer) sendPending() error {
-	err := w.send(w.pending)
-	w.pending = w.pending[:0]
-	return err
-}
-
-// send has the owner hold all of data durably. A part's plaintext stays here until a sealed status acknowledges it.
-func (w *Writer) send(data []byte) error {
-	w.failed = w.upload(w.ctx, data)
+// settle waits for the part that is underway, and says what has failed so far.
+func (w *Writer) settle() error {
+	if w.sent != nil {
+		err := <-w.sent
+		w.sent, w.part = nil, w.parts.part
+		if w.failed == nil {
+			w.failed = err
+		}
+	}
 	return w.failed
-}
-
-func (w *Writer) upload(ctx context.Context, data []byte) error {
-	base, most := w.durable, len(data)
-	tries := w.client.attempts()
-	for w.durable < base+int64(len(data)) {
-		rest := data[w.durable-base:]
-		size := min(most, len(rest))
-		status, err := w.put(ctx, rest[:size], tries)
-		if err == nil {
-			if err := w.advance(status, base+int64(len(data))); err != nil {
-				return err
-			}
-			tries.progress()
-			continue
-		}
-		var wasCut *cut
-		switch {
-		case errors.As(err, &wasCut):
-			most = max(size/2, partLeastBytes)
-		case refusedSize(err) && size > partLeastBytes:
-			// An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
-			most = max(size/2, partLeastBytes)
-			w.part = min(w.part, most)
-			continue
-		case adviceOf(err) == problem.Attest && w.durable == 0:
-			if err := w.openAnew(ctx, tries, err); err != nil {
-				return err
-			}
-			continue
-		case adviceOf(err) != problem.Retry && adviceOf(err) != problem.Status:
-			return err
-		}
-		if err := tries.failed(ctx, err); err != nil {
-			return err
-		}
-		before := w.durable
-		if status, err = w.status(ctx, tries); err != nil {
-			return err
-		}
-		if err := w.advance(status, base+int64(len(data))); err != nil {
-			return err
-		}
-		if w.durable > before {
-			tries.progress()
-		}
-	}
-	return nil
-}
-
-// refusedSize says whether a server, and not this client, found something too large.
-func refusedSize(err error) bool {
-	var answer *problem.Error
-	return errors.As(err, &answer) && answer.Code == problem.TooLarge && answer.Status != 0
-}
-
-// put sends one part and gives the owner's sealed status.
-func (w *Writer) put(ctx context.Context, data []byte, tries *attempts) (*wire.Status, error) {
-	nonce := newNonce()
-	sealer, err := wire.NewSealer(w.live.secret, &wire.Context{
-		Op: wire.OpUp, ID: w.live.id, Path: w.path, Offset: w.durable, Length: int64(len(data)), Nonce: nonce,
-	}, data)
-	if err != nil {
-		return nil, err
-	}
-	body := &outgoing{sealer: sealer, tries: tries}
-	// The transport may go on reading after it has an answer, and the caller may change data after Write.
-	defer body.stop()
-	answer, err := w.client.call(ctx, &request{
-		method: http.MethodPut, path: w.live.url("/content"), token: w.live.token, content: typeSealed,
-		query: url.Values{
-			"offset": {strconv.FormatInt(w.durable, 10)}, "length": {strconv.Itoa(len(data))},
-			"nonce": {wire.Base64url(nonce)},
-		},
-		body: body, size: wire.SealedSize(int64(len(data))), success: []int{http.StatusOK},
-	}, tries)
-	if err != nil {
-		return nil, err
-	}
-	return w.openStatus(answer, nonce)
-}
-
-// outgoing is a part on its way.
-type outgoing struct {
-	mutex   sync.Mutex
-	sealer  *wire.Sealer
-	tries   *attempts
-	moved   int
-	stopped bool
-}
-
-func (o *outgoing) Read(p []byte) (int, error) {
-	o.mutex.Lock()
-	defer o.mutex.Unlock()
-	if o.stopped {
-		return 0, io.ErrClosedPipe
-	}
-	n, err := o.sealer.Read(p)
-	if o.moved += n; o.moved >= 256*1024 {
-		o.moved = 0
-		o.tries.moving()
-	}
-	return n, err
-}
-
-func (o *outgoing) stop() {
-	o.mutex.Lock()
-	defer o.mutex.Unlock()
-	o.stopped = true
-}
-
-// status asks, until there is an answer, how much the owner holds.
-func (w *Writer) status(ctx context.Context, tries *attempts) (*wire.Status, error) {
-	for {
-		nonce := newNonce()
-		answer, err := w.client.call(ctx, &request{
-			method: http.MethodGet, path: w.live.url(""), token: w.live.token,
-			query: url.Values{"nonce": {wire.Base64url(nonce)}}, success: []int{http.StatusOK},
-		}, tries)
-		if err == nil {
-			return w.openStatus(answer, nonce)
-		}
-		if adviceOf(err) != problem.Retry {
-			return nil, err
-		}
-		if err := tries.failed(ctx, err); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (w *Writer) openStatus(answer, nonce []byte) (*wire.Status, error) {
-	sealed := &wire.Context{Op: wire.OpStatus, ID: w.live.id, Path: w.path, Nonce: nonce}
-	plain, err := wire.OpenSealed(w.live.secret, sealed, answer, wire.StatusBytes)
-	if err != nil {
-		return nil, err
-	}
-	return wire.ParseStatus(plain)
-}
-
-// advance takes what a sealed status states, if it can be true. More than the last part is possible: an earlier, larger
-// one may have arrived after its answer was given up.
-func (w *Writer) advance(status *wire.Status, most int64) error {
-	if status.State != "open" {
-		return problem.New(problem.Code("transfer_"+status.State),
-			wire.Shown(w.path)+": the owner says that the transfer is "+status.State)
-	}
-	if status.Received < w.durable || status.Received > most {
-		return &problem.Error{
-			Code: problem.Integrity, Cause: problem.UploadLost,
-			Message: fmt.Sprintf("%s: the owner holds %d bytes, which cannot be: between %d and %d were sent",
-				wire.Shown(w.path), status.Received, w.durable, most),
-			Remedy: "was the owner's state or results folder restored from a backup? write the result anew",
-		}
-	}
-	w.durable = status.Received
-	return nil
-}
-
-// openAnew: the transfer ended before the owner held anything, and another one serves as well.
-func (w *Writer) openAnew(ctx context.Context, tries *attempts, err error) error {
-	if err := tries.reopen(ctx, err); err != nil {
-		return err
-	}
-	t, err := w.client.open(ctx, w.wanted)
-	if err != nil {
-		return err
-	}
-	if t.size < w.most {
-		w.client.end(t)
-		return problem.New(problem.TooLarge, wire.Shown(w.path)+": the owner allows fewer bytes than before")
-	}
-	w.live = t
-	return nil
 }
 
 // Commit publishes what was written and gives the owner's signed receipt; again, it gives the same one. Where writing
@@ -392,11 +221,12 @@ func (w *Writer) Commit(ctx context.Context) (*Receipt, error) {
 	}
 	receipt, sent, err := w.publish(ctx)
 	if err == nil {
-		w.state, w.receipt, w.pending = writerCommitted, receipt, nil
+		w.end(writerCommitted)
+		w.receipt = receipt
 		return receipt, nil
 	}
 	if sent {
-		w.state, w.pending = writerAborted, nil // no DELETE: the commit may have arrived
+		w.end(writerAborted) // no DELETE: the commit may have arrived
 		return nil, &problem.Error{
 			Code: problem.CommitUnknown, Cause: err,
 			Message: wire.Shown(w.path) + ": the commit was sent and not answered, so the result may be published or not: " + err.Error(),
@@ -410,21 +240,26 @@ func (w *Writer) Commit(ctx context.Context) (*Receipt, error) {
 // publish sends what is left, and the commit until it is answered. sent says that an answer to a commit was lost, and no
 // later one settled what became of it.
 func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err error) {
-	if w.failed != nil {
-		return nil, false, w.failed
+	stop := context.AfterFunc(ctx, w.cancel)
+	defer stop()
+	if err := w.settle(); err != nil {
+		if ctx.Err() != nil {
+			err = cancelled(ctx)
+		}
+		return nil, false, err
 	}
 	inputs, err := inputs(w.chosen)
 	if err != nil {
 		return nil, false, err
 	}
 	if len(w.pending) > 0 {
-		if err := w.upload(ctx, w.pending); err != nil {
+		if err := w.parts.upload(ctx, w.pending); err != nil {
 			return nil, false, err
 		}
 	}
 	commit := &wire.Commit{Size: w.written, SHA256: hex.EncodeToString(w.hash.Sum(nil)), Inputs: inputs}
 	document := commit.Encode()
-	tries := w.client.attempts()
+	tries := w.parts.client.attempts()
 	for {
 		if ctx.Err() != nil {
 			return nil, sent, cancelled(ctx)
@@ -440,8 +275,8 @@ func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err 
 			sent = true
 		}
 		switch advice := adviceOf(err); {
-		case advice == problem.Attest && w.durable == 0 && !sent:
-			err = w.openAnew(ctx, tries, err)
+		case advice == problem.Attest && w.parts.durable == 0 && !sent:
+			err = w.parts.openAnew(ctx, tries, err)
 		case advice == problem.Retry || advice == problem.Status:
 			err = tries.failed(ctx, err)
 		}
@@ -456,13 +291,14 @@ func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err 
 
 func (w *Writer) post(ctx context.Context, document []byte, tries *attempts) (answer, nonce []byte, err error) {
 	nonce = newNonce()
-	context := &wire.Context{Op: wire.OpCommit, ID: w.live.id, Path: w.path, Nonce: nonce}
-	sealer, err := wire.NewSealer(w.live.secret, context, document)
+	live := w.parts.live
+	context := &wire.Context{Op: wire.OpCommit, ID: live.id, Path: w.path, Nonce: nonce}
+	sealer, err := wire.NewSealer(live.secret, context, document)
 	if err != nil {
 		return nil, nil, err
 	}
-	answer, err = w.client.call(ctx, &request{
-		method: http.MethodPost, path: w.live.url("/commit"), token: w.live.token, content: typeSealed,
+	answer, err = w.parts.client.call(ctx, &request{
+		method: http.MethodPost, path: live.url("/commit"), token: live.token, content: typeSealed,
 		query: url.Values{"nonce": {wire.Base64url(nonce)}},
 		body:  sealer, size: wire.SealedSize(int64(len(document))), success: []int{http.StatusOK},
 	}, tries)
@@ -470,12 +306,13 @@ func (w *Writer) post(ctx context.Context, document []byte, tries *attempts) (an
 }
 
 func (w *Writer) openReceipt(answer, nonce []byte, commit *wire.Commit, document []byte) (*Receipt, error) {
-	sealed := &wire.Context{Op: wire.OpReceipt, ID: w.live.id, Path: w.path, Nonce: nonce}
-	token, err := wire.OpenSealed(w.live.secret, sealed, answer, wire.GrantBytes)
+	live := w.parts.live
+	sealed := &wire.Context{Op: wire.OpReceipt, ID: live.id, Path: w.path, Nonce: nonce}
+	token, err := wire.OpenSealed(live.secret, sealed, answer, wire.GrantBytes)
 	if err != nil {
 		return nil, err
 	}
-	return wire.OpenReceipt(string(token), w.live.request, w.path, commit, document, w.live.identity)
+	return wire.OpenReceipt(string(token), live.request, w.path, commit, document, live.identity)
 }
 
 // Abort gives the result up; nothing is published. It never fails, and does nothing after a commit.
@@ -483,8 +320,19 @@ func (w *Writer) Abort() {
 	if w.state != writerOpen {
 		return
 	}
-	w.state, w.pending = writerAborted, nil
-	w.client.endNow(w.live)
+	w.cancel()
+	if w.sent != nil {
+		<-w.sent // it ends at once, for the reason that is given here
+		w.sent = nil
+	}
+	w.end(writerAborted)
+	w.parts.client.endNow(w.parts.live)
+}
+
+// end lets go of what is not needed any more.
+func (w *Writer) end(state writerState) {
+	w.cancel()
+	w.state, w.pending, w.leaving = state, nil, nil
 }
 
 // Close gives the result up where it was neither committed nor aborted, and then says so with NotCommitted: whoever
