@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import clf
+from clf.wire.documents import Commit
+from tests.e2e.byhand import ByHand, Hand
 from tests.object_store import ENVIRONMENT, SECRET, ObjectStore, object_store
 from tests.world import CLF, OwnerProcess, World, run_clf, running, wait_until
 
@@ -119,6 +121,22 @@ def test_a_result_comes_back_whole_and_once(warehouse: Warehouse, size: int) -> 
     assert not [key for key in warehouse.results() if key.startswith(".clf-staging")]
     committed = [entry for entry in warehouse.owner.audit() if entry["event"] == "committed" and entry["path"] == path]
     assert [entry["sha256"] for entry in committed] == [digest]
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_result_that_was_never_begun_is_begun(warehouse: Warehouse, size: int) -> None:
+    """A server dies after it has reserved a transfer and before it has made its record: the app's next step works."""
+    hand, data = Hand(warehouse.owner), os.urandom(size)
+    asked = hand.ask("write", f"begun/{size}", size=size)
+    result = ByHand(hand, asked, hand.send(asked))
+    warehouse.collect(f".clf-staging/{result.id}/record")
+    assert hand.send(asked).status == 200
+    if size:
+        assert result.put(0, data).status == 200
+    assert result.commit(Commit(size, hashlib.sha256(data).hexdigest())).status == 200
+    found = warehouse.results()
+    assert found[f"begun/{size}"] == data
+    assert not [path for path in found if result.id in path]
 
 
 def test_the_list_of_results_says_what_was_taken_away(warehouse: Warehouse) -> None:
