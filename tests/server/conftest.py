@@ -8,9 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from clf.server.audit import AuditLog
 from clf.server.state_url import StateUrl
 from tests.object_store import ENVIRONMENT, ObjectStore, object_store
 from tests.postgresql import Postgresql
+
+
+@pytest.fixture(autouse=True)
+def closed_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Audit logs hold two files each: what a test opened is closed when it ends, not when its process does."""
+    opened: list[AuditLog] = []
+    reset = AuditLog._reset
+
+    def noted(log: AuditLog) -> None:
+        opened.append(log)
+        reset(log)
+
+    monkeypatch.setattr(AuditLog, "_reset", noted)
+    yield
+    for log in opened:
+        log.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
