@@ -24,7 +24,7 @@ import pytest
 import clf
 from clf import limits
 from clf.wire.documents import Commit
-from tests.e2e.byhand import ByHand, Hand
+from tests.e2e.byhand import Hand
 from tests.e2e.cutting import CuttingProxy
 from tests.e2e.test_limits import Stalled
 from tests.world import CLF, OwnerProcess, World, free_port, run_clf, running, wait_until
@@ -164,44 +164,6 @@ def test_an_upload_in_flight_is_finished_or_resumed(clinic: OwnerProcess, pool: 
             no_tracebacks(clinic)
         finally:
             clinic.stop()
-
-
-@pytest.mark.parametrize("size", [0, 100_000])
-def test_a_result_that_was_never_begun_is_begun(hospital: OwnerProcess, size: int) -> None:
-    """A server dies after it has reserved a transfer and before it has staged anything: the app's next step works.
-
-    What such a crash leaves is a row in the state without a staging file. The app asks with the same request once more,
-    gets the same answer, and sends its result.
-    """
-    hand, data = Hand(hospital), os.urandom(size)
-    asked = hand.ask("write", f"results/begun-{size}", size=size)
-    first = hand.send(asked)
-    assert first.status == 201
-    result = ByHand(hand, asked, first)
-    staged = hospital.results / ".clf-staging" / result.id
-    staged.unlink()
-    again = hand.send(asked)
-    assert (again.status, again.body) == (200, first.body)
-    if size:
-        assert result.put(0, data).status == 200
-    assert result.commit(Commit(size, hashlib.sha256(data).hexdigest())).status == 200
-    assert (hospital.results / "results" / f"begun-{size}").read_bytes() == data
-    assert not staged.exists()
-
-
-def test_a_result_that_lost_its_parts_is_not_begun_anew(hospital: OwnerProcess) -> None:
-    """What was acknowledged is gone: the app is told, and nothing of it is published; what ended is not staged."""
-    hand = Hand(hospital)
-    result = hand.open("write", "results/lost", size=200)
-    assert result.put(0, bytes(100)).status == 200
-    staged = hospital.results / ".clf-staging" / result.id
-    staged.unlink()
-    assert result.put(100, bytes(100)).problem == (409, "offset_conflict")
-    assert result.commit(Commit(100, hashlib.sha256(bytes(100)).hexdigest())).problem == (409, "offset_conflict")
-    assert result.delete().status == 204
-    assert result.put(0, bytes(100)).problem == (410, "transfer_closed")
-    assert not staged.exists()
-    assert not (hospital.results / "results" / "lost").exists()
 
 
 def test_clients_that_go_leave_no_traceback(serving: OwnerProcess) -> None:
@@ -438,7 +400,6 @@ def test_two_workers_serve_one_transfer(pair: OwnerProcess) -> None:
         assert upload.put(number * 1000, data[number * 1000 :][:1000]).status == 200
         assert upload.status().received == (number + 1) * 1000
     upload.hand.close()
-    from clf.wire.documents import Commit
 
     document = Commit(20_000, hashlib.sha256(data[:20_000]).hexdigest())
     assert upload.commit(document).status == 200

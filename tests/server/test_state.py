@@ -15,7 +15,7 @@ import pytest
 
 from clf import limits
 from clf.errors import StateError, StorageError
-from clf.server.state import ENDED_STATES, LimitReached, StateStore, Transfer, Usage
+from clf.server.state import ENDED_STATES, PUBLISHED, LimitReached, StateStore, Transfer, Usage
 from clf.server.state_url import StateUrl
 
 
@@ -210,6 +210,19 @@ def test_two_results_of_one_name_are_not_both_committed(store: StateStore) -> No
     assert commit(store, "b", "out.csv") is not None
 
 
+def test_a_published_result_is_never_taken_back(store: StateStore) -> None:
+    """Once it has had its name, whoever comes late with something else under that name changes nothing."""
+    store.reserve(row("a", action="write"), None, None, 5)
+    store.note_published("a")  # not committed: nothing to note
+    assert getattr(store.get("a"), "reason", None) == ""
+    assert commit(store, "a", "out.csv") is not None
+    store.note_published("a")
+    assert not store.uncommit("a", "the name is taken", 6.0)
+    assert getattr(store.get("a"), "reason", None) == PUBLISHED
+    assert [result.path for result in store.results()] == ["out.csv"]
+    assert store.usage("g").bytes == 10
+
+
 def test_a_commit_that_could_not_be_published_is_taken_back(store: StateStore) -> None:
     """No result, no receipt, no bytes charged, and the transfer is closed for good."""
     store.reserve(row("a", action="write"), None, None, 5)
@@ -291,6 +304,7 @@ def test_the_policy_generation_grows_with_each_other_digest(store: StateStore) -
     assert store.set_policy_digest("one", 2.0) == 1
     assert store.set_policy_digest("two", 3.0) == 2
     assert store.set_policy_digest("one", 4.0) == 3
+    assert store.set_policy_digest("late", 5.0, first=True) == 3, "whoever starts does not undo a reload"
     assert (store.policy_generation(), store.policy_digest()) == (3, "one")
 
 

@@ -103,6 +103,24 @@ def test_damaged_or_vanished_marks_are_an_error(tmp_path: Path) -> None:
 def test_marks_that_cannot_be_written_refuse_the_evidence(tmp_path: Path) -> None:
     """Fail closed: a mark that cannot be kept is no mark."""
     marks = FileMarks(tmp_path / "gone" / "monotonic.json")
-    with pytest.raises(CollateralError) as caught:
-        marks.record(FACTS)
-    assert caught.value.code == "marks_unwritable"
+    for _ in range(2):  # the second time it must not be taken for stored
+        with pytest.raises(CollateralError) as caught:
+            marks.record(FACTS)
+        assert caught.value.code == "marks_unwritable"
+
+
+def test_a_mark_counts_once_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was full for a moment: the next record stores the mark, and a restart knows it."""
+    path = tmp_path / "monotonic.json"
+    marks = FileMarks(path)
+    with monkeypatch.context() as full:
+
+        def refuse(*_arguments: object, **_options: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        full.setattr("clf.verify.marks.tempfile.mkstemp", refuse)
+        with pytest.raises(CollateralError):
+            marks.record(FACTS)
+    marks.record(FACTS)
+    with pytest.raises(CollateralError):
+        FileMarks(path).check(OLDER)

@@ -77,12 +77,14 @@ def rotate(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Replace a key or certificate. A running server follows by itself; a command that was killed is given again."""
     from clf.server import rotation
+    from clf.server.backup import refuse_unfinished
     from clf.server.due import recorder
     from clf.server.keys_live import LiveKeys
     from clf.server.replicas import agree_on_keys
     from clf.server.stores import open_state
 
     config, now = load_as_owner(folder), time.time()
+    refuse_unfinished(config)
     record = recorder(config, time.time)
     steps = {"prepare": prepare, "activate": activate, "finish": finish, "cancel": cancel}
     chosen = [name for name, given in steps.items() if given]

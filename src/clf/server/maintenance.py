@@ -13,7 +13,7 @@ import structlog
 from clf import __version__, limits
 from clf.server.results import Fate, fate_of
 from clf.server.services import Facts, Services
-from clf.server.uploads import is_collected
+from clf.server.uploads import is_collected, take_back
 
 SWEEP_SECONDS = 15.0
 SWEEP_LEAST_SECONDS = 0.5
@@ -34,27 +34,26 @@ def recover(services: Services) -> None:
     """Settle what a crash or a broken disk left in the staging folder; say so for results committed before."""
 
     def fate(transfer_id: str) -> Fate:
+        return fate_of(services.state.get(transfer_id))
+
+    def settled(transfer_id: str) -> None:
         row = services.state.get(transfer_id)
         if row is not None and row.state == "committed":
+            services.state.note_published(row.id)
             reason = "committed just before an earlier process ended"
             facts: Facts = {"transfer": row.id, "action": row.action, "path": row.path, "grant": row.grant}
             facts |= {"enclave": row.enclave, "run": row.run.hex(), "bytes": row.received, "reason": reason}
             services.record("recovered", facts)
-        return fate_of(row)
 
     def refused(transfer_id: str) -> None:
         """A crash came between commit and name, and then something else took the name: nobody ever got the receipt."""
         row = services.state.get(transfer_id)
-        reason = "something else took the name after the commit, and before the result had it"
-        services.state.uncommit(transfer_id, reason, services.now())
-        services.record(
-            "commit_refused", {"transfer": transfer_id, "path": row.path if row else None, "reason": reason}
-        )
+        take_back(services, transfer_id, row.path if row else None)
 
     def keep(transfer_id: str) -> bool:
-        return fate_of(services.state.get(transfer_id)).keep
+        return fate(transfer_id).keep
 
-    services.results.sweep(fate, refused=refused, keep=keep)
+    services.results.sweep(fate, refused=refused, settled=settled, keep=keep)
 
 
 def finish(services: Services) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from clf import limits
 from clf.errors import ClfError, LimitError, StorageError
 from clf.server import subjects
+from clf.server.access import check_policy
 from clf.server.keys import Identity
 from clf.server.refusal import Refusal, refusal_of
 from clf.server.services import Facts, Services
@@ -135,8 +136,7 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
         return _replay(services, row, facts)
     services.parsed.keep(row.id, request, claims)
 
-    if request.action == "write":
-        _begin_result(services, row)
+    _make_ready(services, policy, row)
 
     step.name = "13 audit"
     services.record("released", {**facts, "decision": "allow", "code": "allowed"})
@@ -163,13 +163,16 @@ def _require(decision: Decision) -> None:
         raise Refusal(decision.code, decision.reason, step=f"10 decision, {decision.step}", remedy=decision.remedy)
 
 
-def _begin_result(services: Services, row: Transfer) -> None:
-    """Make the staging file; a transfer that cannot have one is closed, so that it holds no place."""
-    try:
-        services.results.begin(row.id)
-    except StorageError:
-        services.state.end(row.id, "closed", "its result cannot be staged", services.now())
-        raise
+def _make_ready(services: Services, policy: Policy, row: Transfer) -> None:
+    """A write has its staging file, or is closed, so that it holds no place; and no policy has come meanwhile."""
+    if row.action == "write":
+        try:
+            services.results.begin(row.id)
+        except StorageError:
+            services.state.end(row.id, "closed", "its result cannot be staged", services.now())
+            raise
+    if services.policy.current() is not policy:
+        check_policy(services, row)  # the reload that brought it has seen no row to end
 
 
 def _replay(services: Services, row: Transfer, facts: Facts) -> Opened:
@@ -178,7 +181,7 @@ def _replay(services: Services, row: Transfer, facts: Facts) -> Opened:
         raise Refusal(_ENDED[row.state], f"the transfer is {row.state}: {row.reason}", step="4 known")
     if services.now() > row.expires:
         raise Refusal("transfer_expired", "the transfer's time is over", step="4 known")
-    services.policy.current()  # where the policy in force is not this server's, it answers nobody
+    check_policy(services, row)  # it may be the first time that anything leaves
     facts.update(subjects.stored_facts(row))
     services.record("replayed", {**facts, "decision": "allow", "code": "allowed"})
     return Opened(row.answer.decode("ascii"), replayed=True)

@@ -34,7 +34,8 @@ def charges(entries: Iterable[Entry]) -> list[Charge]:
         transfer = fields.get("transfer")
         if not isinstance(transfer, str):
             continue
-        if fields["event"] == "released":
+        # A crash may have come between the counters and the entry of the release: then the replay's is the only one.
+        if fields["event"] == "released" or (fields["event"] == "replayed" and "run" in fields):
             found.setdefault(("transfer", transfer), _charge(entry, "transfer"))
         elif fields["event"] == "committed":
             found[("result", transfer)] = _charge(entry, "result")

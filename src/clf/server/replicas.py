@@ -52,6 +52,5 @@ def agree_on_keys(config: ServerConfig, keys: LiveKeys, state: StateStore) -> No
 
 def agree_on_policy(config: ServerConfig, state: StateStore, now: float) -> bool:
     """Whether this server's policy is the one in force; the first server's is."""
-    if not state.policy_digest():
-        state.set_policy_digest(config.policy_digest, now)
+    state.set_policy_digest(config.policy_digest, now, first=True)
     return state.policy_digest() == config.policy_digest

@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from clf.errors import StorageError
-from clf.server.state import Transfer
+from clf.server.state import PUBLISHED, Transfer
 from clf.wire.encoding import shown
 from clf.wire.paths import PathError, check_file
 
@@ -52,7 +52,8 @@ def fate_of(row: Transfer | None) -> Fate:
     if row is None:
         return Fate(keep=False)
     if row.state == "committed":
-        return Fate(keep=False, publish=(row.path or "", row.size or 0))
+        # Of a published one, what is staged came later: somebody slept before its beginning.
+        return Fate(keep=False, publish=None if row.reason == PUBLISHED else (row.path or "", row.size or 0))
     if row.state == "open":
         return Fate(keep=True)
     return Fate(keep=False, withdraw=row.path)
@@ -182,12 +183,14 @@ class ResultsPlace(ABC):
         fate: Callable[[str], Fate],
         *,
         refused: Callable[[str], None] = lambda _id: None,
+        settled: Callable[[str], None] = lambda _id: None,
         keep: Callable[[str], bool] = lambda _id: False,
     ) -> list[str]:
         """Remove what no open transfer needs; returns the ids. What somebody works on is left alone.
 
         `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after it was seen and locked. Since a transfer is
-        reserved before anything is staged, what belongs to one is never mistaken. What `keep` is true for is not even
+        reserved before anything is staged, what belongs to one is never mistaken. `settled` hears of each whose fate is
+        fulfilled, before it goes. What `keep` is true for is not even
         locked, which costs several requests in some places.
         """
         swept = []
@@ -199,7 +202,8 @@ class ResultsPlace(ABC):
                     decided = fate(name)
                     if decided.keep:
                         continue
-                    settle(staged, decided, name, refused)
+                    if settle(staged, decided, name, refused):
+                        settled(name)
                     if self.discard(name):
                         swept.append(name)
             except StorageError as error:
@@ -237,8 +241,8 @@ class ResultsPlace(ABC):
                 raise
 
 
-def settle(staged: Staged, decided: Fate, transfer_id: str, refused: Callable[[str], None]) -> None:
-    """Do what the fate of a locked result says about its name; `refused` hears of one whose name is taken."""
+def settle(staged: Staged, decided: Fate, transfer_id: str, refused: Callable[[str], None]) -> bool:
+    """Do what the fate of a locked result says about its name. False: the name is taken, which `refused` hears of."""
     if decided.publish is not None and not staged.is_published:
         try:
             staged.publish(*decided.publish)
@@ -246,8 +250,10 @@ def settle(staged: Staged, decided: Fate, transfer_id: str, refused: Callable[[s
             if error.code != "result_exists":
                 raise
             refused(transfer_id)
+            return False
     if decided.withdraw is not None and staged.is_published:
         staged.withdraw(decided.withdraw)
+    return True
 
 
 def taken(path: str, found: str) -> StorageError:

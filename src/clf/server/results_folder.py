@@ -14,7 +14,7 @@ How one result comes in, and what a crash after each step leaves (a crash: the p
    after: it is counted and not yet visible; `sweep` at the next start, or the repeated commit, goes on with 7.
 7. Still locked: `publish` links the file to its name and syncs that folder. Linking is atomic and fails if the name
    exists: should the owner have put something there since 5, the state takes the commit back, and nobody has seen a
-   receipt. Crash after: the whole file is visible and has two names.
+   receipt. The state notes that it has its name. Crash before that: the whole file is visible and has two names.
 8. `discard` removes the staging name. Crash before: `sweep` does it. The result has its own name since 7.
 
 So what is visible was committed, and what was committed becomes visible. A transfer that ends without a commit is given

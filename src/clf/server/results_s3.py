@@ -18,7 +18,7 @@ How one result comes in, and what a crash after each step leaves (a crash: the p
    after: counted and not yet visible; `sweep` at the next start, or the repeated commit, goes on with 8.
 8. Still locked: `publish` completes the upload, on the condition that there is no such object (If-None-Match: *). That
    is atomic: should the owner have put something there since 6, the state takes the commit back, and nobody has seen a
-   receipt. Crash after: the whole object is visible, and its metadata say of which transfer it is.
+   receipt. The state notes it. Crash before: the whole object is visible, and its metadata say of which transfer it is.
 9. `discard` removes the pieces, then the record. Crash before or within: `sweep` does it.
 
 So what is visible was committed, and what was committed becomes visible, once: the record notes it.

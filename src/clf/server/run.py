@@ -180,7 +180,9 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
                 remedy="clf server reload, here or with the other servers' clf_server.toml",
             )
             return
-        generation = services.state.set_policy_digest(config.policy_digest, time.time())
+        # Of several servers none brings its policy into force by starting: another may be reloaded in this moment.
+        shared = config.state_url is not None
+        generation = services.state.set_policy_digest(config.policy_digest, time.time(), first=shared)
         services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
 
 
@@ -203,6 +205,7 @@ def reload(folder: Path) -> Reloaded:
     active_path = config.state / ACTIVE_NAME
     if not active_path.is_file():
         raise UnreachableError("this server has never been started", remedy="clf server run")
+    refuse_unfinished(config)
     before = parse_config(read_file(active_path), folder)
     for name in (
         "listen",

@@ -18,7 +18,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from clf import limits
 from clf.errors import LimitError
@@ -28,6 +28,8 @@ Trust = Literal["intel", "simulation"]
 TransferState = Literal["open", "committed", "closed", "revoked", "expired", "changed"]
 ENDED_STATES: tuple[TransferState, ...] = ("closed", "revoked", "expired", "changed")
 """How a transfer can end without a result. `committed` is reached through `StateStore.commit` alone."""
+PUBLISHED: Final = "published"
+"""The `reason` of a committed transfer whose result has had its name."""
 Limited = Literal["runs", "bytes", "open", "open_of_run", "results", "quota", "size"]
 
 _LIMITED: dict[Limited, tuple[str, str]] = {
@@ -242,10 +244,14 @@ class StateStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    def note_published(self, transfer_id: str) -> None:
+        """Note that a committed result has its name (`reason` is PUBLISHED): it never gets it again, nor loses it."""
+
+    @abc.abstractmethod
     def uncommit(self, transfer_id: str, reason: str, now: float) -> bool:
         """Take back a commit whose name turned out to be taken, before anybody got the receipt; the transfer is closed.
 
-        The bytes are no longer charged. False: it was not committed.
+        The bytes are no longer charged. False: it was not committed, or is published.
         """
 
     @abc.abstractmethod
@@ -313,8 +319,11 @@ class StateStore(abc.ABC):
         """Note them, if they are still those of `before`."""
 
     @abc.abstractmethod
-    def set_policy_digest(self, digest: str, now: float) -> int:
-        """Note the policy in force. Returns its generation, which grows by one whenever the digest is another one."""
+    def set_policy_digest(self, digest: str, now: float, *, first: bool = False) -> int:
+        """Note the policy in force, or, for the `first`, leave one that is noted. Returns its generation.
+
+        The generation grows by one whenever the digest is another one.
+        """
 
     @abc.abstractmethod
     def policy_digest(self) -> str:

@@ -20,6 +20,7 @@ from clf import limits
 from clf.errors import StateError, StorageError
 from clf.server.state import (
     ENDED_STATES,
+    PUBLISHED,
     Charge,
     LimitReached,
     Result,
@@ -205,10 +206,17 @@ class SqlStateStore(StateStore):
             self._touched.pop(transfer_id, None)
             return _row_after(connection, transfer_id)
 
+    def note_published(self, transfer_id: str) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE transfers SET reason = ? WHERE id = ? AND state = 'committed'", (PUBLISHED, transfer_id)
+            )
+
     def uncommit(self, transfer_id: str, reason: str, now: float) -> bool:
         with self._database.write() as connection:
             row = connection.execute("SELECT grant_name, size FROM results WHERE id = ?", (transfer_id,)).fetchone()
-            if row is None:
+            transfer = _get(connection, transfer_id)
+            if row is None or (transfer is not None and transfer.reason == PUBLISHED):
                 return False
             used = _usage(connection, row[0])
             _charge(connection, row[0], Usage(used.runs, max(0, used.bytes - row[1])))
@@ -319,9 +327,10 @@ class SqlStateStore(StateStore):
             _set_meta(connection, "key_ids", json.dumps(dict(ids)))
             return True
 
-    def set_policy_digest(self, digest: str, now: float) -> int:
+    def set_policy_digest(self, digest: str, now: float, *, first: bool = False) -> int:
         with self._database.write() as connection:
-            if _meta(connection, "policy") != digest:
+            noted = _meta(connection, "policy")
+            if noted != digest and not (first and noted):
                 _set_meta(connection, "policy", digest)
                 _set_meta(connection, "generation", str(int(_meta(connection, "generation")) + 1))
                 _set_meta(connection, "policy_set", str(now))

@@ -29,9 +29,9 @@ from clf import limits
 from clf.errors import ClfError, IntegrityError, StorageError, WireError
 from clf.server.access import ENDED_CODES, Access
 from clf.server.refusal import Refusal
-from clf.server.results import Staged
+from clf.server.results import Staged, fate_of
 from clf.server.services import Facts, Services
-from clf.server.state import LimitReached, Result, Transfer
+from clf.server.state import PUBLISHED, LimitReached, Result, Transfer
 from clf.wire.documents import Commit, check_receipt, make_receipt
 from clf.wire.sealed import Context, Opener, open_sealed
 
@@ -191,6 +191,10 @@ class Uploads:
                     raise
                 results.begin(transfer_id)
                 staged = held.enter_context(results.lock(transfer_id))
+                fate = fate_of(self._services.state.get(transfer_id))
+                if not fate.keep and fate.publish is None:  # it ended, or was published, since nothing was found
+                    results.discard(transfer_id)
+                    raise
             yield staged
 
     def _digest_at(self, transfer_id: str, offset: int) -> Any:
@@ -238,12 +242,14 @@ class Uploads:
     def _publish(self, staged: Staged, row: Transfer, document: Commit) -> None:
         """Steps 6 to 8, under the lock; done again where a crash came between."""
         services, path = self._services, row.path or ""
-        try:
-            staged.publish(path, document.size)
-        except StorageError as error:
-            if error.code == "result_exists":
-                services.state.uncommit(row.id, f"something else has the name {path}", services.now())
-            raise
+        if row.reason != PUBLISHED:
+            try:
+                staged.publish(path, document.size)
+            except StorageError as error:
+                if error.code == "result_exists":
+                    take_back(services, row.id, path)
+                raise
+            services.state.note_published(row.id)
         inputs = [f"{item.owner}/{item.transfer}" for item in document.inputs]
         entry = {**_row_facts(row), "bytes": document.size, "sha256": document.sha256, "inputs": inputs}
         services.record("committed", entry)
@@ -307,6 +313,13 @@ class Uploads:
             raise Refusal("commit_mismatch", "committed before, with another content", step="1 document") from error
         services.record("receipt_repeated", {**facts, **_row_facts(row)})
         return receipt
+
+
+def take_back(services: Services, transfer_id: str, path: str | None) -> None:
+    """Something else took the name between commit and publication: nobody has got the receipt, and it is no result."""
+    reason = "something else took the name after the commit, and before the result had it"
+    if services.state.uncommit(transfer_id, reason, services.now()):
+        services.record("commit_refused", {"transfer": transfer_id, "path": path, "reason": reason})
 
 
 def is_collected(services: Services, result: Result) -> bool:

@@ -85,8 +85,10 @@ class FileMarks:
                 return
             with self._exclusive():
                 self._load()
-                if _raise(self._marks, facts):
-                    self._store()
+                raised = dict(self._marks)
+                if _raise(raised, facts):
+                    self._store(raised)  # a mark counts once it is on the disk
+                    self._marks = raised
 
     def _load(self) -> None:
         """Read the file if another process replaced it. Raises ConfigError if it is damaged: never starts anew."""
@@ -108,12 +110,12 @@ class FileMarks:
             self._marks[name] = max(value, self._marks.get(name, 0))
         self._stamp = stamp
 
-    def _store(self) -> None:
+    def _store(self, marks: dict[str, int]) -> None:
         try:
             descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    json.dump(self._marks, file, indent=1, sort_keys=True)
+                    json.dump(marks, file, indent=1, sort_keys=True)
                     file.flush()
                     os.fsync(file.fileno())
                 Path(name).replace(self._path)
