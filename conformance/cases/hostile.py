@@ -490,6 +490,56 @@ def parts_never_taken(stage: Stage, client: Client) -> None:
 
 
 @CASES
+def part_taken_and_not_held(stage: Stage, client: Client) -> None:
+    """A part is taken, and a well sealed status says that nothing of it is held: it is not sent again for ever."""
+
+    def after(double: OwnerDouble, asked: Asked, answer: owner_double.Answer) -> owner_double.Answer:
+        if asked.what != "PUT content":
+            return answer
+        opened = double.transfers[asked.path.split("/")[3]]
+        context = Context("status", wire.transfer_id(opened.raw), "out/x", unb64url(asked.query["nonce"], "nonce"))
+        return owner_double.Answer(200, seal(opened.secret, context, Status("open", 0).encode()))
+
+    outcome = deceived(stage, client, after, "put", "out/x", data=content("x", 10_000))
+    outcome.refused("integrity", "upload_lost")
+
+
+@CASES
+def commit_lost_then_busy(stage: Stage, client: Client) -> None:
+    """A commit's answer is lost, and then the owner is busy for ever: the result may be published, and that is said."""
+    said: list[str] = []
+
+    def after(_double: OwnerDouble, asked: Asked, answer: owner_double.Answer) -> owner_double.Answer:
+        said.append(asked.what)
+        if asked.what != "POST commit":
+            return answer
+        return replace(answer, cut=10) if said.count("POST commit") == 1 else owner_double.refuse("busy")
+
+    deceived(stage, client, after, "put", "out/x", data=content("x", 10_000)).refused("commit_unknown")
+    expect(said.count("POST commit") > 1, "the commit was not repeated")
+    expect("DELETE transfer" not in said, "what may be published was given up")
+
+
+@CASES
+def listing_that_ends_again_and_again(stage: Stage, client: Client) -> None:
+    """The first bytes of a manifest arrive, then its transfer is over, each time: a few attestations, then an error."""
+
+    def after(asked: Asked, answer: owner_double.Answer) -> owner_double.Answer:
+        if asked.what != "GET manifest":
+            return answer
+        if int(asked.query["offset"]):
+            return owner_double.refuse("transfer_expired")
+        return replace(answer, cut=40_000)
+
+    with stage.double() as (double, where):
+        double.files.update({f"a/{number:04}": b"1" for number in range(1000)})
+        double.after = after
+        outcome = client.run(where, "list", "a/", timeout=20, quote=double_quote)
+    outcome.refused("transfer_expired")
+    expect(outcome.quotes <= limits.CLIENT_REOPEN_COUNT + 1, f"{outcome.quotes} attestations")
+
+
+@CASES
 def receipt_for_something_else(stage: Stage, client: Client) -> None:
     """A receipt for another content, or signed by another key: the result was not delivered."""
     data = content("receipt", 10_000)

@@ -165,6 +165,32 @@ def test_expired_for_ever_ends(double: OwnerDouble) -> None:
     """A server that calls every challenge expired holds a client no longer than its timeout."""
     double.before = lambda asked: refuse("challenge_expired") if asked.what == "POST transfers" else None
     assert refused(double, TransferError).code == "challenge_expired"
+    assert double.count("POST challenges") == limits.CLIENT_REOPEN_COUNT + 1, "and each of them costs a quote"
+
+
+def test_too_many_requests_are_waited_for_whoever_says_so(double: OwnerDouble) -> None:
+    """429 of somebody who is no CLF server: a proxy in front of one, that has enough for now."""
+    once = [Answer(429, b"slow down", {"Content-Type": "text/plain"})]
+    double.files["f"] = b"x"
+    double.before = lambda asked: once.pop() if asked.what == "POST transfers" and once else None
+    assert double.owner().read_bytes("f") == b"x"
+
+
+def test_what_was_forgotten_holds_up_nobody(double: OwnerDouble) -> None:
+    """Transfers that were never closed are closed by the next operation, for no longer than closing one may take."""
+    time = FakeTime()
+    double.files["f"] = b"x"
+    owner = double.owner(pace=time.pace())
+    for reader in [owner.open("f") for _ in range(50)]:
+        reader.__del__()
+
+    def slow(asked: Asked) -> Answer | None:
+        time.slept.append(2 if asked.method == "DELETE" else 0)
+        return refuse("busy") if asked.method == "DELETE" else None
+
+    double.before = slow
+    assert owner.read_bytes("f") == b"x"
+    assert 0 < double.count("DELETE transfer") <= 5
 
 
 def test_redirects_are_refused(double: OwnerDouble) -> None:

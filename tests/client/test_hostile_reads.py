@@ -332,6 +332,22 @@ def test_busy_for_ever_keeps_the_owners_code(double: OwnerDouble) -> None:
     assert caught.value.code == "busy"
 
 
+def test_a_listing_that_ends_again_and_again(double: OwnerDouble) -> None:
+    """Its first bytes are verified anew each time, which is no progress: a few attestations, then an error."""
+    double.files = {f"d/{number:04}": b"1" for number in range(1000)}
+
+    def after(asked: Asked, answer: Answer) -> Answer:
+        if asked.what != "GET manifest":
+            return answer
+        return refuse("transfer_expired") if int(asked.query["offset"]) else replace(answer, cut=40_000)
+
+    double.after = after
+    with pytest.raises(TransferError) as caught:
+        double.owner(timeout=60.0).list("d")
+    assert caught.value.code == "transfer_expired"
+    assert double.count("POST transfers") == limits.CLIENT_REOPEN_COUNT + 1
+
+
 def test_forged_listing(double: OwnerDouble) -> None:
     """A listing is sealed: an altered one is refused, and a 404 does not mean that a folder is empty."""
     double.files = {"d/a": b"1"}

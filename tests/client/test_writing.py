@@ -442,6 +442,22 @@ def test_status_that_cannot_be_true(double: OwnerDouble, change: int) -> None:
     assert double.results == {}
 
 
+def test_a_part_that_was_taken_is_held(double: OwnerDouble) -> None:
+    """An owner that takes a part and states that it holds nothing of it would be sent the same for ever."""
+
+    def after(asked: Asked, answer: Answer) -> Answer:
+        if asked.what == "PUT content":
+            next(iter(double.transfers.values())).data.clear()
+            return double.answer(replace(asked, method="GET", path=asked.path.removesuffix("/content")))
+        return answer
+
+    double.after = after
+    with pytest.raises(IntegrityError) as caught, double.owner().create("r") as writer:
+        writer.write(b"data")
+    assert caught.value.code == "upload_lost"
+    assert double.count("PUT content") == 1
+
+
 @pytest.mark.parametrize("what", ["PUT content", "POST commit"])
 def test_forged_success(double: OwnerDouble, what: str) -> None:
     """An invented 200 acknowledges nothing: parts and commits count by what is sealed."""
@@ -489,6 +505,28 @@ def test_lost_commit_answer(double: OwnerDouble, times: int) -> None:
 def test_commit_never_answered(double: OwnerDouble) -> None:
     """A commit that nobody answers is neither success nor failure, and its error says so; nothing is deleted."""
     double.after = at("POST commit", cut, 10_000)
+    with pytest.raises(UnreachableError) as caught, double.owner().create("r") as writer:
+        writer.write(b"data")
+    assert caught.value.code == "commit_unknown"
+    assert double.count("DELETE transfer") == 0
+    assert double.results["r"] == b"data"
+
+
+@pytest.mark.parametrize("first", ["cut", "gateway"])
+@pytest.mark.parametrize("then", ["busy", "gateway"])
+def test_a_commit_that_may_have_arrived_is_never_called_refused(double: OwnerDouble, first: str, then: str) -> None:
+    """Its answer was lost, or a proxy answered; after that nobody gives a receipt: the result may be published."""
+    answers: dict[str, Callable[[Answer], Answer]] = {
+        "cut": lambda answer: replace(answer, cut=10),
+        "gateway": lambda _answer: Answer(504, b"", {}),
+        "busy": lambda _answer: refuse("busy"),
+    }
+    said = iter([first])
+
+    def after(asked: Asked, answer: Answer) -> Answer:
+        return answers[next(said, then)](answer) if asked.what == "POST commit" else answer
+
+    double.after = after
     with pytest.raises(UnreachableError) as caught, double.owner().create("r") as writer:
         writer.write(b"data")
     assert caught.value.code == "commit_unknown"

@@ -300,6 +300,7 @@ def _next_step(error: TransferError, attempts: Attempts) -> None:
 def open_manifest(link: Link, action: Literal["read", "list"], folder: str) -> tuple[Transfer, list[ManifestEntry]]:
     """Open a transfer of a folder and read its manifest. Raises as download, WireError for another form."""
     attempts = link.attempts()
+    again = 0
     while True:
         transfer = open_transfer(link, action, path=folder)
         if transfer.size > limits.MANIFEST_BYTES:
@@ -311,7 +312,11 @@ def open_manifest(link: Link, action: Literal["read", "list"], folder: str) -> t
         except TransferError as error:
             if advice(error) != "attest":
                 raise
-            _next_step(error, attempts)
+            # Each begins at the first byte, so what is verified again is no progress.
+            again += 1
+            if again > limits.CLIENT_REOPEN_COUNT:
+                raise
+            attempts.failed(error)
             continue
         entries = decode_manifest(bytes(buffer))
         below = "" if folder == paths.ROOT else folder

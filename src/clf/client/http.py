@@ -342,13 +342,14 @@ def _refusal(response: urllib3.BaseHTTPResponse, body: Body) -> ClfError:
 
 
 def advice(error: ClfError) -> problem.Advice:
-    """What the protocol says a client does about an error; answers of others than CLF are retried if they say 5xx."""
+    """What the protocol says a client does about an error; answers of others than CLF are retried for 429 and 5xx."""
     if isinstance(error, CutError):
         return "retry"
     code = problem.CODES.get(error.code)
     if code is not None:
         return code.advice
-    return "retry" if getattr(error, "status", 0) >= 500 else "stop"
+    status = getattr(error, "status", 0)
+    return "retry" if status == 429 or status >= 500 else "stop"
 
 
 @contextmanager

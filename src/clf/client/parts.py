@@ -48,16 +48,17 @@ class Parts:
         while self.durable < base + size:
             self._go_on()
             at = self.durable - base
+            count = min(most, size - at)
             try:
-                status = self._put(_pieces(views, at, most), min(most, size - at), attempts)
-                self.durable = self._checked(status, at_most=base + size)
+                status = self._put(_pieces(views, at, most), count, attempts)
+                self.durable = self._checked(status, at_least=self.durable + count, at_most=base + size)
                 attempts.progress()
                 continue
             except CutError as error:
                 most = max(most // 2, limits.UPLOAD_PART_LEAST_BYTES)
                 attempts.failed(error)
             except TransferError as error:
-                if error.code == "too_large" and min(most, size - at) > limits.UPLOAD_PART_LEAST_BYTES:
+                if error.code == "too_large" and count > limits.UPLOAD_PART_LEAST_BYTES:
                     # An owner may take smaller parts than the protocol allows; halving ends, whoever answered this.
                     most = self.part_bytes = max(most // 2, limits.UPLOAD_PART_LEAST_BYTES)
                     continue
@@ -67,7 +68,7 @@ class Parts:
                 if advice(error) not in ("status", "retry"):
                     raise
                 attempts.failed(error)
-            received = self._checked(self._status(attempts), at_most=base + size)
+            received = self._checked(self._status(attempts), at_least=self.durable, at_most=base + size)
             if received > self.durable:
                 attempts.progress()
             self.durable = received
@@ -131,18 +132,19 @@ class Parts:
         context = Context("status", self.transfer.id, self._path, nonce)
         return Status.decode(open_sealed(self.transfer.secret, context, answer, most=STATUS_BYTES))
 
-    def _checked(self, status: Status, *, at_most: int) -> int:
+    def _checked(self, status: Status, *, at_least: int, at_most: int) -> int:
         """The durable bytes that a sealed status states, if they can be true.
 
-        More than the last part is possible: an earlier, larger one may have arrived after its answer was given up.
+        Whoever takes a part holds it. More than the last part is possible: an earlier, larger one may have arrived
+        after its answer was given up.
         """
         if status.state != "open":
             code = f"transfer_{status.state}"
             raise TransferError(f"{self._path!r}: the owner says that the transfer is {status.state}", code=code)
-        if not self.durable <= status.received <= at_most:
+        if not at_least <= status.received <= at_most:
             raise IntegrityError(
-                f"{self._path!r}: the owner holds {status.received} bytes, which cannot be: between {self.durable} "
-                f"and {at_most} were sent",
+                f"{self._path!r}: the owner holds {status.received} bytes, which cannot be: it took {at_least}, "
+                f"and {at_most} were sent at most",
                 code="upload_lost",
                 remedy="was the owner's state or results folder restored from a backup? write the result anew",
             )

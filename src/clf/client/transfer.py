@@ -92,13 +92,15 @@ class Abandoned:
             self._queue.put((transfer.id, transfer.token))
 
     def close(self, link: Link) -> None:
-        """Close what was left."""
-        while True:
+        """Close what was left, for as long as closing may take; the owner's idle limit closes the rest."""
+        attempts = _closing(link)
+        while attempts.remaining() > 0:
             try:
                 transfer_id, token = self._queue.get_nowait()
             except queue.Empty:
                 return
-            _delete(link, transfer_id, token)
+            _delete(link, transfer_id, token, attempts)
+        self._queue = queue.SimpleQueue()
 
 
 class Room:
@@ -198,6 +200,9 @@ def _negotiate(link: Link, **wanted: Any) -> tuple[_Asked, Grant]:
             step = advice(error)
             if step == "attest":
                 asked = None
+                attempts.reopened += 1
+                if attempts.reopened > limits.CLIENT_REOPEN_COUNT:
+                    raise
             elif step != "retry":
                 raise
             attempts.failed(error)
@@ -249,11 +254,14 @@ def close_transfer(link: Link, transfer: Transfer | None, *, wait: bool = False)
     `wait` for the answer where the owner holds something for it: a result that was given up fills its disk.
     """
     if transfer is not None and transfer.alive:
-        _delete(link, transfer.id, transfer.token, wait=wait)
+        _delete(link, transfer.id, transfer.token, _closing(link), wait=wait)
 
 
-def _delete(link: Link, transfer_id: str, token: str, *, wait: bool = False) -> None:
-    attempts = Attempts(min(limits.CLIENT_CLOSE_SECONDS, link.timeout), link.pace, link.http.url)
+def _closing(link: Link) -> Attempts:
+    return Attempts(min(limits.CLIENT_CLOSE_SECONDS, link.timeout), link.pace, link.http.url)
+
+
+def _delete(link: Link, transfer_id: str, token: str, attempts: Attempts, *, wait: bool = False) -> None:
     send = link.http.call if wait else link.http.leave
     with suppress(ClfError):
         send("DELETE", f"/v1/transfers/{transfer_id}", attempts=attempts, token=token)

@@ -27,6 +27,7 @@ from clf.client.parts import Parts
 from clf.client.session import MisuseError, Unpicklable
 from clf.client.transfer import Link, close_transfer
 from clf.errors import ClfError, LimitError, TransferError, UnreachableError
+from clf.wire import problem
 from clf.wire.documents import Commit, Input, Receipt, check_receipt
 from clf.wire.encoding import b64url
 from clf.wire.sealed import Context, open_sealed, seal
@@ -195,8 +196,8 @@ class Writer(Unpicklable, io.BufferedIOBase):
     def commit(self) -> Receipt:
         """Publish what was written and return the owner's signed receipt; again, it returns the same receipt.
 
-        Raises TransferError with the owner's code, or UnreachableError with code `commit_unknown` where nobody answers:
-        then the result may or may not be published.
+        Raises TransferError with the owner's code, or UnreachableError with code `commit_unknown` where an answer to it
+        was lost and no later one settled it: then the result may or may not be published.
         """
         if self.receipt is not None:
             return self.receipt
@@ -225,19 +226,21 @@ class Writer(Unpicklable, io.BufferedIOBase):
             try:
                 answer = self._post_commit(document, attempts)
                 break
-            except CutError as error:
-                sent = True
-                try:
-                    attempts.failed(error)
-                except UnreachableError as last:
-                    raise self._unknown(last) from error
-            except TransferError as error:
-                if advice(error) == "attest" and self._parts.durable == 0 and not sent:
+            except (CutError, TransferError) as error:
+                fresh = self._parts.durable == 0 and not sent
+                if fresh and isinstance(error, TransferError) and advice(error) == "attest":
                     self._parts.open_anew(error, attempts)
                     continue
                 if advice(error) not in ("retry", "status"):
                     raise
-                attempts.failed(error)
+                # Whoever answers for a server, a proxy, may have passed it on.
+                sent = sent or isinstance(error, CutError) or error.code not in problem.CODES
+                try:
+                    attempts.failed(error)
+                except (UnreachableError, TransferError) as last:
+                    if sent:
+                        raise self._unknown(last) from error
+                    raise
         nonce, body = answer
         context = Context("receipt", self._parts.transfer.id, self.path, nonce)
         plain = open_sealed(self._parts.transfer.secret, context, body, most=limits.GRANT_BYTES)
