@@ -723,6 +723,74 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
+// A commit whose answer was lost, or given by a proxy, may have arrived: while nobody settles it, it is never called
+// refused, and nothing is given up.
+func TestCommitThatMayHaveArrived(t *testing.T) {
+	for _, first := range []string{"cut", "gateway"} {
+		for _, then := range []string{"busy", "gateway"} {
+			f := newFakeOwner(t)
+			var commits atomic.Int32
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Path, "/commit") {
+					return false
+				}
+				if said := commits.Add(1); said == 1 {
+					f.mutex.Lock()
+					f.serveTransfer(&discard{header: http.Header{}}, r)
+					f.mutex.Unlock()
+					if first == "cut" {
+						panic(http.ErrAbortHandler)
+					}
+					w.WriteHeader(http.StatusGatewayTimeout)
+				} else if then == "busy" {
+					refuseWith(w, 503, "busy")
+				} else {
+					w.WriteHeader(http.StatusBadGateway)
+				}
+				return true
+			}
+			w, _ := f.connect(short).Create(ctx, "r", nil)
+			_, _ = w.Write([]byte("data"))
+			_, err := w.Commit(ctx)
+			if wantCode(t, err, problem.CommitUnknown); f.count("DELETE") != 0 || string(f.results["r"]) != "data" {
+				t.Error(first, then, f.count("DELETE"))
+			}
+		}
+	}
+}
+
+// What is taken is held, and a listing gets on: else both would be asked for again for ever.
+func TestNoProgressForEver(t *testing.T) {
+	f := newFakeOwner(t)
+	f.status = func(int) map[string]any { return map[string]any{"state": "open", "received": 0} }
+	w, _ := f.connect(long).Create(ctx, "r", nil)
+	_, _ = w.Write([]byte("data"))
+	_, err := w.Commit(ctx)
+	if wantCode(t, err, problem.Integrity); !errors.Is(err, problem.UploadLost) || f.count("PUT") != 1 {
+		t.Error(err, f.count("PUT"))
+	}
+	f = newFakeOwner(t)
+	for i := range 1000 {
+		f.files[fmt.Sprintf("d/%04d", i)] = nil
+	}
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		later := strings.HasSuffix(r.URL.Path, "/manifest") && r.URL.Query().Get("offset") != "0"
+		if later {
+			refuseWith(w, 410, "transfer_expired")
+		}
+		return later
+	}
+	f.write = func(w http.ResponseWriter, sealed []byte) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(sealed)))
+		_, _ = w.Write(sealed[:40_000])
+		panic(http.ErrAbortHandler)
+	}
+	_, err = f.connect(long).List(ctx, "d")
+	if wantCode(t, err, problem.TransferExpired); f.quotes != reopenMost+1 {
+		t.Error(f.quotes)
+	}
+}
+
 type discard struct{ header http.Header }
 
 func (d *discard) Header() http.Header         { return d.header }

@@ -238,7 +238,7 @@ func (c *client) openFolder(ctx context.Context, folder string) (*lease, []Entry
 // openManifest opens a transfer of a folder and reads its manifest to the end.
 func (c *client) openManifest(ctx context.Context, action, folder string) (*transfer, []Entry, error) {
 	tries := c.attempts()
-	for {
+	for again := 0; ; again++ {
 		t, err := c.open(ctx, wire.Request{Action: action, Path: folder})
 		if err != nil {
 			return nil, nil, err
@@ -255,7 +255,10 @@ func (c *client) openManifest(ctx context.Context, action, folder string) (*tran
 			c.end(t)
 			return nil, nil, err
 		}
-		if err := tries.reopen(ctx, err); err != nil {
+		if again >= reopenMost { // each begins at the first byte: what is verified again is no progress
+			return nil, nil, err
+		}
+		if err := tries.failed(ctx, err); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -37,7 +37,8 @@ func (p *parts) upload(ctx context.Context, data []byte) error {
 		size := min(most, len(rest))
 		status, err := p.put(ctx, rest[:size], tries)
 		if err == nil {
-			if err := p.advance(status, base+int64(len(data))); err != nil {
+			// Whoever takes a part holds it, or it would be sent again for ever.
+			if err := p.advance(status, p.durable+int64(size), base+int64(len(data))); err != nil {
 				return err
 			}
 			tries.progress()
@@ -67,7 +68,7 @@ func (p *parts) upload(ctx context.Context, data []byte) error {
 		if status, err = p.status(ctx, tries); err != nil {
 			return err
 		}
-		if err := p.advance(status, base+int64(len(data))); err != nil {
+		if err := p.advance(status, before, base+int64(len(data))); err != nil {
 			return err
 		}
 		if p.durable > before {
@@ -169,16 +170,16 @@ func (p *parts) openStatus(answer, nonce []byte) (*wire.Status, error) {
 
 // advance takes what a sealed status states, if it can be true. More than the last part is possible: an earlier, larger
 // one may have arrived after its answer was given up.
-func (p *parts) advance(status *wire.Status, most int64) error {
+func (p *parts) advance(status *wire.Status, least, most int64) error {
 	if status.State != "open" {
 		return problem.New(problem.Code("transfer_"+status.State),
 			wire.Shown(p.path)+": the owner says that the transfer is "+status.State)
 	}
-	if status.Received < p.durable || status.Received > most {
+	if status.Received < least || status.Received > most {
 		return &problem.Error{
 			Code: problem.Integrity, Cause: problem.UploadLost,
-			Message: fmt.Sprintf("%s: the owner holds %d bytes, which cannot be: between %d and %d were sent",
-				wire.Shown(p.path), status.Received, p.durable, most),
+			Message: fmt.Sprintf("%s: the owner holds %d bytes, which cannot be: it took %d, and %d were sent at most",
+				wire.Shown(p.path), status.Received, least, most),
 			Remedy: "was the owner's state or results folder restored from a backup? write the result anew",
 		}
 	}

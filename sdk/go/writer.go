@@ -41,8 +41,8 @@ const (
 
 // Writer is a result that is being written. The owner sees nothing of it before Commit. It is for one goroutine.
 //
-// A part is sent while the next one is written, so two of them are in memory, and a failure is that of the next Write or
-// of Commit.
+// A part is sent while the next one is written, so two of them are in memory, and a failure is that of the Write that
+// fills the next part, or of Commit.
 type Writer struct {
 	ctx    context.Context
 	cancel context.CancelFunc // of the part that is underway
@@ -82,7 +82,8 @@ func (c *client) create(ctx context.Context, path string, options *CreateOptions
 	}
 	wanted := wire.Request{Action: wire.ActionWrite, Path: path}
 	if options.Size > 0 {
-		wanted.Size = &options.Size
+		size := options.Size // the caller may change it while a part is underway
+		wanted.Size = &size
 	}
 	live, err := c.open(ctx, wanted)
 	if err != nil {
@@ -270,9 +271,11 @@ func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err 
 			return receipt, false, err
 		}
 		var wasCut *cut
-		lost := errors.As(err, &wasCut) || problem.CodeOf(err) == problem.Cancelled
-		if lost {
+		switch code := problem.CodeOf(err); {
+		case errors.As(err, &wasCut) || code == problem.Cancelled:
 			sent = true
+		case code == problem.UnexpectedAnswer && adviceOf(err) == problem.Retry:
+			sent = true // whoever answers for a server, a proxy, may have passed it on
 		}
 		switch advice := adviceOf(err); {
 		case advice == problem.Attest && w.parts.durable == 0 && !sent:
@@ -281,10 +284,11 @@ func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err 
 			err = tries.failed(ctx, err)
 		}
 		if err != nil {
-			// A refusal is the answer of whoever is there now; what became of an earlier, lost one stays unknown only
-			// where nobody answers any more.
-			code := problem.CodeOf(err)
-			return nil, sent && (code == problem.Unreachable || code == problem.Cancelled), err
+			// A definite refusal is the answer of whoever is there now. Otherwise nobody has settled what became of a
+			// commit whose answer was lost.
+			code, advice := problem.CodeOf(err), adviceOf(err)
+			settled := advice != problem.Retry && advice != problem.Status
+			return nil, sent && (!settled || code == problem.Unreachable || code == problem.Cancelled), err
 		}
 	}
 }
@@ -322,7 +326,7 @@ func (w *Writer) Abort() {
 	}
 	w.cancel()
 	if w.sent != nil {
-		<-w.sent // it ends at once, for the reason that is given here
+		<-w.sent // its context has ended
 		w.sent = nil
 	}
 	w.end(writerAborted)
