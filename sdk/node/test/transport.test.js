@@ -3,11 +3,14 @@ import assert from "node:assert/strict";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer as createHttp } from "node:http";
+import { createServer as createPlain } from "node:net";
 import { createServer } from "node:tls";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import { gzipSync } from "node:zlib";
 
+import { Http } from "../src/client/http.js";
+import { Attempts, REAL_PACE } from "../src/client/pace.js";
 import { b64url } from "../src/wire/encoding.js";
 import { publicJwk } from "../src/wire/keys.js";
 import { CA, TestOwner, signJws, startOwner } from "./parts/owner.js";
@@ -158,6 +161,26 @@ test("a server that drips bytes, or says nothing, holds nobody longer than the t
   await once(silent, "listening");
   const other = await owner.connect({ url: `https://127.0.0.1:${silent.address().port}`, timeout: 0.5 });
   await assert.rejects(other.key("k"), code("unreachable"));
+});
+
+test("a piece that never left puts no deadline off", async (t) => {
+  const silent = createPlain(() => undefined).listen(0, "127.0.0.1");
+  t.after(() => silent.close());
+  await once(silent, "listening");
+  let moved = 0;
+  class Counted extends Attempts {
+    moving() {
+      moved += 1;
+      super.moving();
+    }
+  }
+  const http = new Http(`https://127.0.0.1:${silent.address().port}`, Buffer.from(CA.pem));
+  const attempts = new Counted(0.3, REAL_PACE, []);
+  const body = [Buffer.alloc(1000), Buffer.alloc(1000)];
+  await assert.rejects(http.call("PUT", "/v1/x", { attempts, body, bodyBytes: 2000 }), code("unreachable"));
+  // Whoever was let go on by the end has done so.
+  await new Promise(setImmediate);
+  assert.equal(moved, 0);
 });
 
 test("foreign words are shown escaped", async (t) => {

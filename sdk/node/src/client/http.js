@@ -328,6 +328,8 @@ class Guard {
         this.#left = () => resolve(undefined);
         this.#sent.write(piece, this.#left);
       });
+      // What ended the exchange let this go on, not a piece that left: a deadline must not put itself off.
+      if (this.#settled) return;
       this.#attempts.moving();
     }
     if (!this.#settled) this.#sent.end();
