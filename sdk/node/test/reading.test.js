@@ -7,6 +7,7 @@ import { inspect } from "node:util";
 import { Worker } from "node:worker_threads";
 
 import { THREAD_PIECES_COUNT, THREAD_PIECE_BYTES } from "../src/limits.js";
+import { FileLease } from "../src/client/download.js";
 import { IntegrityError, TransferError, UnreachableError } from "../src/index.js";
 import { startOwner } from "./parts/owner.js";
 
@@ -194,6 +195,34 @@ test("whoever forges 'expired' spends five transfers, not the owner's limits", a
   const client = await owner.connect();
   await assert.rejects(client.readFile("a"), code("transfer_expired"));
   assert.equal(owner.quotes, 6);
+});
+
+test("a consumer that was slow once does not renew the patience for ever", async (t) => {
+  const owner = await startOwner(t);
+  const content = owner.put("a", randomBytes(100_000));
+  owner.fault(CONTENT, (call) => call.cut(owner.sealedRange(call), 56 + 2 * 16_400));
+  // More often than 30 s have room for; whoever goes on all the same gets the file, and fails this test.
+  owner.fault(CONTENT, (call) => call.drop(), 100);
+  const lease = new FileLease(owner.hastyLink(30), "a", undefined, []);
+  await lease.transfer();
+  const slow = () => Promise.resolve();
+  await assert.rejects(lease.download(lease.file, 0, content.length, [], slow), code("unreachable"));
+});
+
+test("a listing that begins anew with every transfer is given up, whatever of it arrives", async (t) => {
+  const owner = await startOwner(t);
+  for (let i = 0; i < 400; i += 1) owner.put(`f/${i}`, Buffer.alloc(1));
+  // Each transfer brings a chunk of the manifest, and is over then.
+  let asked = 0;
+  owner.fault("GET transfers/ID/manifest", (call) => {
+    asked += 1;
+    return asked % 2 === 1 ? call.cut(owner.sealedRange(call), 56 + 16_400 + 100) : call.problem("transfer_expired");
+  }, 100);
+  for (const open of [(client) => client.list("f"), (client) => client.openFolder("f")]) {
+    const before = owner.quotes;
+    await assert.rejects(open(owner.hastyClient()), code("transfer_expired"));
+    assert.equal(owner.quotes, before + 6);
+  }
 });
 
 test("a lost grant is asked for again with the same request, and costs one quote", async (t) => {

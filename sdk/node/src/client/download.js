@@ -11,7 +11,7 @@
 import { randomBytes } from "node:crypto";
 
 import { CutError, IntegrityError, MisuseError, TransferError, WireError } from "../errors.js";
-import { MANIFEST_BYTES, NONCE_BYTES } from "../limits.js";
+import { MANIFEST_BYTES, NONCE_BYTES, REOPEN_COUNT } from "../limits.js";
 import { parseManifest } from "../wire/documents.js";
 import { b64url, shown } from "../wire/encoding.js";
 import { advice } from "../wire/problem.js";
@@ -192,9 +192,12 @@ export class Lease {
           attempts.reopening(error);
           this.lost(transfer);
         }
-        if (room !== undefined) {
-          // An owner may cut what waits for its consumer; nothing is asked for that nobody takes yet.
-          await unlessAborted(attempts.signals, room);
+        // An owner may cut what waits for its consumer; nothing is asked for that nobody takes yet. Only once: tries that
+        // bring nothing made nobody wait.
+        const waiting = room;
+        room = undefined;
+        if (waiting !== undefined) {
+          await unlessAborted(attempts.signals, waiting);
           attempts.waited();
         }
         await attempts.failed(error);
@@ -284,6 +287,8 @@ export class FolderLease extends Lease {
  */
 export async function openManifest(link, action, folder, signals) {
   const attempts = link.attempts(signals);
+  // Not forgotten with progress: each transfer begins at the manifest's first byte, and may bring it again and again.
+  let reopened = 0;
   for (;;) {
     const transfer = await openTransfer(link, { action, path: folder }, signals);
     try {
@@ -293,7 +298,8 @@ export async function openManifest(link, action, folder, signals) {
         void closeTransfer(link, transfer);
         throw error;
       }
-      attempts.reopening(error);
+      reopened += 1;
+      if (reopened > REOPEN_COUNT) throw error;
       await attempts.failed(error);
     }
   }

@@ -10,6 +10,10 @@ import { createCipheriv, createHash, createPublicKey, diffieHellman, generateKey
 import { once } from "node:events";
 import { createServer } from "node:https";
 
+import { Http } from "../../src/client/http.js";
+import { Owner } from "../../src/client/owner.js";
+import { REAL_PACE } from "../../src/client/pace.js";
+import { Link } from "../../src/client/transfer.js";
 import { connect } from "../../src/index.js";
 import { b64url, prefixed, unb64url } from "../../src/wire/encoding.js";
 import { publicJwk, thumbprint } from "../../src/wire/keys.js";
@@ -114,6 +118,24 @@ export class TestOwner {
     const attester = { quote: (reportData) => ({ format: "sgx-dcap", quote: (this.quotes++, reportData) }) };
     const given = { ca: Buffer.from(CA.pem), identity: this.thumbprint, attester, timeout: 10, environment: {}, ...options };
     return connect(given.url ?? this.url, given);
+  }
+
+  /** What a client or a link is made of whose pauses take no time: its clock goes on by them instead. */
+  #hasty(timeout) {
+    let paused = 0;
+    const sleep = async (seconds) => void (paused += seconds);
+    const pace = { clock: () => REAL_PACE.clock() + paused, sleep, chance: () => 0 };
+    const attester = { quote: (reportData) => ({ format: "sgx-dcap", quote: (this.quotes++, reportData) }) };
+    return { url: this.url, ca: Buffer.from(CA.pem), identities: [this.thumbprint], attester, timeout, pace };
+  }
+
+  hastyClient(timeout = 30) {
+    return new Owner({ name: "test", ...this.#hasty(timeout) });
+  }
+
+  hastyLink(timeout = 30) {
+    const { url, ca, ...parts } = this.#hasty(timeout);
+    return new Link({ http: new Http(url, ca), ...parts });
   }
 
   put(path, content) {
