@@ -131,6 +131,19 @@ test("a sealed status that cannot be true ends the upload", async (t) => {
   assert.equal(owner.results.size, 0);
 });
 
+test("a success that acknowledges less than the part is none, and the part is not sent for ever", async (t) => {
+  const owner = await startOwner(t);
+  for (const received of [0, 1, 49_999]) {
+    // Whoever goes on all the same is refused at last, and fails this test.
+    owner.fault(PART, (call) => owner.status(call, { state: "open", received }), 50);
+    const before = owner.named(PART).length;
+    await assert.rejects(owner.hastyClient().writeFile("a", Buffer.alloc(50_000)), code("integrity"));
+    assert.equal(owner.named(PART).length, before + 1);
+    owner.faults.length = 0;
+  }
+  assert.equal(owner.results.size, 0);
+});
+
 test("a commit whose answer was lost is sent again, the same document with another nonce", async (t) => {
   const owner = await startOwner(t);
   owner.fault(COMMIT, (call) => (owner.commit({ ...call, send: () => true, problem: () => true }), call.drop()));

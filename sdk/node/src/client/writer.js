@@ -248,7 +248,10 @@ export class Writer extends Writable {
     while (this.#durable < end) {
       const at = this.#durable - base;
       try {
-        this.#durable = this.#checked(await this.#put(data.subarray(at, at + most), attempts), end);
+        const part = data.subarray(at, at + most);
+        const status = await this.#put(part, attempts);
+        // An answer of success acknowledges the part: with fewer bytes it could be repeated for ever, and move nothing.
+        this.#durable = this.#checked(status, this.#durable + part.length, end);
         attempts.progress();
         continue;
       } catch (error) {
@@ -271,7 +274,7 @@ export class Writer extends Writable {
         }
         await attempts.failed(error);
       }
-      const received = this.#checked(await this.#status(attempts), end);
+      const received = this.#checked(await this.#status(attempts), this.#durable, end);
       if (received > this.#durable) attempts.progress();
       this.#durable = received;
     }
@@ -333,13 +336,14 @@ export class Writer extends Writable {
    * More than the last part is possible: an earlier, larger one may have arrived after its answer was given up.
    *
    * @param {{state: string, received: number}} status
-   * @param {number} most
+   * @param {number} least what was acknowledged
+   * @param {number} most what can have been sent
    */
-  #checked({ state, received }, most) {
+  #checked({ state, received }, least, most) {
     if (state !== "open") throw ended(this.path, state);
-    if (received < this.#durable || received > most) {
+    if (received < least || received > most) {
       throw new IntegrityError(
-        `${shown(this.path)}: the owner holds ${received} bytes, which cannot be: between ${this.#durable} and ${most} were sent`,
+        `${shown(this.path)}: the owner says that it holds ${received} bytes, which cannot be: ${least} were acknowledged, and at most ${most} sent`,
         { remedy: "was the owner's state or results folder restored from a backup? write the result anew" },
       );
     }
