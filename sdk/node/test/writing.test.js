@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { test } from "node:test";
 import { inspect } from "node:util";
 
+import { UnreachableError } from "../src/index.js";
 import { startOwner } from "./parts/owner.js";
 
 const PART = "PUT transfers/ID/content";
@@ -160,6 +161,82 @@ test("a commit that nobody answers is neither a success nor a failure, and is no
   const writer = await client.create("a");
   writer.end("result");
   await assert.rejects(writer.commit(), code("commit_unknown"));
+  await writer.abort();
+  assert.equal(owner.named("DELETE transfers/ID").length, 0);
+});
+
+test("after a lost commit only a refusal says that nothing is published; nothing else does, and no DELETE follows", async (t) => {
+  const owner = await startOwner(t);
+  const lost = {
+    drop: (call) => call.drop(),
+    published: (call) => (owner.commit({ ...call, send: () => true, problem: () => true }), call.drop()),
+    gateway: (call) => call.send(504, Buffer.from("<html>")),
+    defect: (call) => call.send(500, Buffer.from("<html>")),
+  };
+  const vague = ["busy", "rate_limited", "writer_busy", "transfer_unknown", "transfer_expired"];
+  const page = (status) => (call) => call.send(status, Buffer.from("<html>"));
+  const answers = { ...Object.fromEntries(vague.map((name) => [name, (call) => call.problem(name)])), 502: page(502), 404: page(404) };
+  for (const [how, lose] of Object.entries(lost)) {
+    for (const [name, answer] of Object.entries(answers)) {
+      owner.faults.length = 0;
+      owner.fault(COMMIT, lose);
+      owner.fault(COMMIT, answer, Infinity);
+      const writer = await owner.hastyClient().create(`${how}-${name}`);
+      writer.end("result");
+      await assert.rejects(writer.commit(), (error) => {
+        const cause = vague.includes(name) ? name : "unexpected_answer";
+        assert.equal(error.cause?.code, cause, inspect(error));
+        return error instanceof UnreachableError && code("commit_unknown")(error);
+      });
+      await writer.abort();
+    }
+  }
+  assert.equal(owner.named("DELETE transfers/ID").length, 0);
+  for (const name of ["result_exists", "commit_mismatch", "transfer_revoked"]) {
+    owner.faults.length = 0;
+    owner.fault(COMMIT, lost.drop);
+    owner.fault(COMMIT, (call) => call.problem(name));
+    const writer = await owner.hastyClient().create(name);
+    writer.end("result");
+    await assert.rejects(writer.commit(), code(name));
+    await writer.abort();
+    assert.equal(only(owner).state, "closed", name);
+  }
+});
+
+test("a commit that was answered, if only with 'busy', is not unknown, and the owner is told", async (t) => {
+  const owner = await startOwner(t);
+  owner.fault(COMMIT, (call) => call.problem("busy"), Infinity);
+  const writer = await owner.hastyClient().create("a");
+  writer.end("result");
+  await assert.rejects(writer.commit(), code("busy"));
+  await writer.abort();
+  assert.equal(only(owner).state, "closed");
+});
+
+test("a signal, or abort(), while the commit is on its way undoes nothing at the owner", async (t) => {
+  const owner = await startOwner(t);
+  const client = await owner.connect();
+  const ends = {
+    signal: (stop) => stop.abort(new Error("in a commit")),
+    text: (stop) => stop.abort("in a commit"),
+    abort: (_stop, writer) => void writer.abort(),
+  };
+  for (const [path, end] of Object.entries(ends)) {
+    const stop = new AbortController();
+    const writer = await client.create(path, { signal: stop.signal });
+    owner.fault(COMMIT, () => (end(stop, writer), true));
+    writer.end("result");
+    await assert.rejects(writer.commit(), (error) => path === "abort" || error === stop.signal.reason);
+    await writer.abort();
+  }
+  // Nor in the pause after an answer was lost.
+  const stop = new AbortController();
+  owner.fault(COMMIT, (call) => call.drop());
+  owner.fault(COMMIT, (call) => (setImmediate(() => stop.abort(new Error("in a pause"))), call.problem("busy", {}, { "retry-after": "9" })));
+  const writer = await client.create("pause", { signal: stop.signal });
+  writer.end("result");
+  await assert.rejects(writer.commit(), { message: "in a pause" });
   await writer.abort();
   assert.equal(owner.named("DELETE transfers/ID").length, 0);
 });

@@ -12,7 +12,7 @@
 import { randomBytes } from "node:crypto";
 import { Writable } from "node:stream";
 
-import { CutError, IntegrityError, LimitError, MisuseError, TransferError, UnreachableError } from "../errors.js";
+import { ClfError, CutError, IntegrityError, LimitError, MisuseError, TransferError, UnreachableError } from "../errors.js";
 import {
   GRANT_BYTES,
   NONCE_BYTES,
@@ -77,6 +77,8 @@ export class Writer extends Writable {
   #durable = 0;
   /** Whether the end of the writer still has to be told to the owner. */
   #open = true;
+  /** Whether a commit may have reached the owner, and nobody said what became of it. */
+  #unanswered = false;
   /** @type {unknown} */
   #error;
   /** @type {Promise<Receipt> | undefined} */
@@ -108,7 +110,10 @@ export class Writer extends Writable {
     this.receipt = undefined;
     this.on("error", () => undefined);
     if (signal !== undefined) {
-      const abort = () => this.destroy(signal.reason instanceof Error ? signal.reason : new MisuseError("aborted"));
+      const abort = () => {
+        this.#stop.abort(signal.reason);
+        this.destroy(signal.reason instanceof Error ? signal.reason : new MisuseError("aborted"));
+      };
       signal.addEventListener("abort", abort, { once: true });
       this.once("close", () => signal.removeEventListener("abort", abort));
       if (signal.aborted) abort();
@@ -155,7 +160,8 @@ export class Writer extends Writable {
     this.#spare = undefined;
     if (this.#open) {
       this.#open = false;
-      this.#closing = closeTransfer(this.#link, this.#transfer);
+      // No DELETE where the commit may have arrived: what it published stays, and nobody is told that it does not.
+      if (!this.#unanswered) this.#closing = closeTransfer(this.#link, this.#transfer);
     }
     callback(error);
   }
@@ -367,8 +373,10 @@ export class Writer extends Writable {
   /**
    * End the stream, publish what was written, and return the owner's signed receipt; again, the same receipt.
    *
-   * Rejects with an UnreachableError of code `commit_unknown` where nobody answers any more: then the result may or may
-   * not be published. After any other error nothing is.
+   * Rejects with an UnreachableError of code `commit_unknown` where the commit was sent, its answer was lost, and nobody
+   * said afterwards, in the words of the protocol, that it is refused: then the result may or may not be published, and
+   * `cause` is the last error. The same is true after a signal or destroy() that came while the commit was on its way, and
+   * after an IntegrityError about the receipt. After any other error nothing is published.
    *
    * @returns {Promise<Receipt>}
    */
@@ -388,7 +396,7 @@ export class Writer extends Writable {
       const token = whole(secret, { op: "receipt", id, path: this.path, nonce }, answer, GRANT_BYTES).toString("latin1");
       this.receipt = checkReceipt(token, { request, path: this.path, ...result, document, identity });
     } catch (error) {
-      // No DELETE where the commit may have arrived and nobody said what became of it.
+      // Nobody is there who could be told; where the commit may have arrived, nobody must be.
       if (error instanceof UnreachableError) this.#open = false;
       this.#error ??= error;
       this.destroy();
@@ -421,11 +429,12 @@ export class Writer extends Writable {
   /** @param {Buffer} document */
   async #send(document) {
     const attempts = this.#link.attempts(this.#signals);
-    let sent = false;
     for (;;) {
       const nonce = randomBytes(NONCE_BYTES);
+      const sent = this.#unanswered;
       try {
         const { id, secret, token } = this.#transfer;
+        this.#unanswered = true;
         const answer = await this.#link.http.call("POST", this.#transfer.url("/commit"), {
           attempts,
           query: { nonce: b64url(nonce) },
@@ -433,27 +442,27 @@ export class Writer extends Writable {
           body: seal(secret, { op: "commit", id, path: this.path, nonce }, document),
           type: SEALED_TYPE,
         });
+        this.#unanswered = false;
         return { nonce, answer };
       } catch (error) {
+        attempts.checkSignals();
+        this.#unanswered = leavesOpen(error) && (sent || mayHaveArrived(error));
         const step = advice(error);
-        if (error instanceof CutError) {
-          sent = true;
-        } else if (step === "attest" && this.#durable === 0 && !sent && error instanceof TransferError) {
+        if (step === "attest" && this.#durable === 0 && !sent && error instanceof TransferError) {
           await this.#openAnew(error, attempts);
           continue;
-        } else if (step !== "retry" && step !== "status") {
-          throw error;
         }
         try {
+          if (step !== "retry" && step !== "status") throw error;
           await attempts.failed(error);
         } catch (last) {
-          throw last instanceof UnreachableError ? this.#unknown(last) : last;
+          throw this.#unanswered && leavesOpen(last) ? this.#unknown(last) : last;
         }
       }
     }
   }
 
-  /** @param {UnreachableError} error */
+  /** @param {ClfError} error */
   #unknown(error) {
     return new UnreachableError(
       `${shown(this.path)}: the commit was sent and not answered, so the result may be published or not: ${error.message}`,
@@ -488,6 +497,28 @@ export async function createWriter(link, path, options) {
   }
   const transfer = await openTransfer(link, { action: "write", path, size }, [signal]);
   return new Writer(link, transfer, options);
+}
+
+/**
+ * Whether the commit may have reached the owner although this came back: nothing did, or the page of somebody in between.
+ *
+ * @param {unknown} error
+ */
+function mayHaveArrived(error) {
+  if (error instanceof CutError) return true;
+  return error instanceof TransferError && error.code === "unexpected_answer" && error.status >= 500;
+}
+
+/**
+ * Whether this leaves open what became of a commit that was sent before: only a refusal in the words of the protocol that
+ * asks for no other try says that it is not published.
+ *
+ * @param {unknown} error
+ * @returns {error is ClfError}
+ */
+function leavesOpen(error) {
+  if (error instanceof UnreachableError) return true;
+  return error instanceof TransferError && (error.code === "unexpected_answer" || advice(error) !== "stop");
 }
 
 /**
