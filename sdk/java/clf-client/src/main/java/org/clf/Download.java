@@ -59,11 +59,11 @@ final class Download implements AutoCloseable {
         }
     }
 
+    /** It goes on. That the caller was away is for the caller to say, once: a fresh try has no more patience. */
     void resume() {
         if (ahead == null) {
             exchange.resume();
         }
-        attempts.resumed();
     }
 
     /** How many verified bytes come next; -1 after the end, which is verified, too. */

@@ -185,6 +185,8 @@ abstract class Lease {
     record Listing(Transfer transfer, List<Entry> entries) {
         static Listing open(Link link, String action, String folder) throws ClfException {
             Attempts attempts = link.attempts();
+            // Not forgotten with progress: each transfer begins at the first byte, and may bring it again and again.
+            int reopened = 0;
             while (true) {
                 Transfer transfer = link.open(new Request(action, folder, null, -1, -1, -1, null));
                 try {
@@ -194,7 +196,10 @@ abstract class Lease {
                     if (Problem.advice(error) != Problem.Advice.ATTEST) {
                         throw error;
                     }
-                    attempts.reopening(error);
+                    if (++reopened > Limits.REOPEN_COUNT) {
+                        throw error;
+                    }
+                    attempts.failed(error);
                 }
             }
         }

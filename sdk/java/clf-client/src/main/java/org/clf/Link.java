@@ -136,19 +136,29 @@ final class Link {
         }
     }
 
+    /** All of them in the time that one may take: whoever opens a transfer waits for it. */
     void closeAbandoned() {
+        Attempts attempts = closing();
         Transfer transfer;
         while ((transfer = abandoned.poll()) != null) {
-            close(transfer);
+            if (attempts.remaining() > 0) {
+                close(transfer, attempts);
+            }
         }
+    }
+
+    private Attempts closing() {
+        return new Attempts(Math.min(Limits.CLOSE_MILLIS, timeout), pace);
     }
 
     /** Tells the owner that a transfer is over. Best effort: its idle limit does the same. */
     void close(Transfer transfer) {
-        if (transfer == null) {
-            return;
+        if (transfer != null) {
+            close(transfer, closing());
         }
-        Attempts attempts = new Attempts(Math.min(Limits.CLOSE_MILLIS, timeout), pace);
+    }
+
+    private void close(Transfer transfer, Attempts attempts) {
         try {
             http.call("DELETE", transfer.url(""), transfer.token, null, null, attempts);
         } catch (ClfException error) {

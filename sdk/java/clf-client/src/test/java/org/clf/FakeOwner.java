@@ -28,6 +28,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Function;
 import java.util.function.UnaryOperator;
 import javax.crypto.Cipher;
 import javax.crypto.KeyAgreement;
@@ -58,6 +59,8 @@ final class FakeOwner implements AutoCloseable {
     UnaryOperator<byte[]> status = data -> data;
     UnaryOperator<Map<String, Object>> receipt = value -> value;
     UnaryOperator<Map<String, Object>> grantInside = value -> value;
+    /** Is told of every request, by resource, before it is answered; another status and body, or null to go on. */
+    Function<String, Object[]> before = what -> null;
     /** Answers in place of the next ones, by resource: bytes of the body, or null to cut; the status before. */
     final Map<String, java.util.Deque<Object[]>> instead = new HashMap<>();
 
@@ -179,6 +182,11 @@ final class FakeOwner implements AutoCloseable {
             String what = exchange.getRequestMethod() + " " + (parts.length < 4 ? parts[2] : parts.length > 4 ? parts[4] : "transfer");
             synchronized (asked) {
                 asked.computeIfAbsent(what, key -> new AtomicInteger()).incrementAndGet();
+            }
+            Object[] said = before.apply(what);
+            if (said != null) {
+                send(exchange, (Integer) said[0], ((String) said[1]).getBytes());
+                return;
             }
             java.util.Deque<Object[]> lies = instead.get(what);
             if (lies != null && !lies.isEmpty()) {

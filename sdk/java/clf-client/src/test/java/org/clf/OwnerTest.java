@@ -25,10 +25,12 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicLong;
 import org.clf.attest.Evidence;
 import org.clf.nio.ClfFileSystemProvider;
 import org.clf.wire.Encoding;
 import org.clf.wire.Keys;
+import org.clf.wire.Request;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
@@ -290,6 +292,75 @@ class OwnerTest {
             fake.sealedContent = data -> Arrays.copyOf(data, 100);
             refused("unreachable", () -> impatient.readAll("sizes/" + BIG));
         }
+    }
+
+    @Test
+    void anEndlesslyTruncatedStreamIsNotForEver() throws IOException {
+        int[] tries = {0};
+        // More often than 30 s have room for; whoever goes on all the same gets the file, and fails this test.
+        fake.sealedContent = data -> tries[0]++ < 100 ? Arrays.copyOf(data, 100) : data;
+        try (Owner impatient = fake.connect(30_000); InputStream in = impatient.newInputStream("sizes/" + BIG)) {
+            refused("unreachable", in::readAllBytes);
+        }
+    }
+
+    @Test
+    void aListingThatBeginsAnewWithEveryTransferIsGivenUp() {
+        for (int i = 0; i < 400; i++) {
+            fake.files.put("sizes/more" + i, new byte[0]);
+        }
+        // Each transfer brings a chunk of the manifest, and is over then.
+        fake.sealedContent = data -> Arrays.copyOf(data, 56 + 16400 + 100);
+        int[] asked = {0};
+        fake.before = what -> what.equals("GET manifest") && asked[0]++ % 2 == 1 && asked[0] < 100
+                ? new Object[] {410, FakeOwner.problem(410, "transfer_expired")}
+                : null;
+        int opened = 0;
+        for (Executable open : new Executable[] {() -> owner.list("sizes"), () -> owner.openFolder("sizes")}) {
+            refused("transfer_expired", open);
+            opened += Limits.REOPEN_COUNT + 1;
+            assertEquals(opened, fake.count("POST transfers"));
+        }
+    }
+
+    @Test
+    void forgottenTransfersTogetherDelayNobodyLongerThanOne() throws Exception {
+        AtomicLong now = new AtomicLong();
+        Pace pace = new Pace() {
+            @Override
+            public long now() {
+                return now.get();
+            }
+
+            @Override
+            public void pause(long millis) {
+                now.addAndGet(millis);
+            }
+
+            @Override
+            public double chance() {
+                return 0;
+            }
+        };
+        Link link = new Link(
+                new Http(fake.url(), fake.ca()),
+                List.of(fake.thumbprint()),
+                data -> new Evidence(Evidence.SGX, new byte[100]),
+                60_000,
+                pace);
+        Request wanted = new Request("read", "sizes/1", null, -1, -1, -1, null);
+        List<Transfer> forgotten = List.of(link.open(wanted), link.open(wanted), link.open(wanted));
+        fake.before = what -> {
+            if (what.equals("DELETE transfer")) {
+                now.addAndGet(Limits.CLOSE_MILLIS);
+            }
+            return null;
+        };
+        forgotten.forEach(link::abandon);
+        link.open(wanted);
+        link.open(wanted);
+        assertEquals(1, fake.count("DELETE transfer"));
+        link.http.close();
     }
 
     @Test
