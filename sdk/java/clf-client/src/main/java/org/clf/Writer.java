@@ -207,7 +207,8 @@ public final class Writer extends OutputStream {
             int at = (int) (durable - base);
             int count = Math.min(most, length - at);
             try {
-                durable = checked(put(data, at, count, attempts), end);
+                // An answer of success acknowledges the part: with fewer bytes it could be repeated for ever, and move nothing.
+                durable = checked(put(data, at, count, attempts), durable + count, end);
                 attempts.progress();
                 continue;
             } catch (CutException error) {
@@ -231,7 +232,7 @@ public final class Writer extends OutputStream {
                 }
                 attempts.failed(error);
             }
-            long received = checked(status(attempts), end);
+            long received = checked(status(attempts), durable, end);
             if (received > durable) {
                 attempts.progress();
             }
@@ -300,8 +301,11 @@ public final class Writer extends OutputStream {
     /**
      * The durable bytes that a sealed status states, if they can be true. More than the last part is possible: an earlier,
      * larger one may have arrived after its answer was given up.
+     *
+     * @param least what was acknowledged
+     * @param most what can have been sent
      */
-    private long checked(Documents.Status status, long end) throws ClfException {
+    private long checked(Documents.Status status, long least, long most) throws ClfException {
         if (!status.state().equals("open")) {
             throw new TransferException(
                     "transfer_" + status.state(),
@@ -311,11 +315,11 @@ public final class Writer extends OutputStream {
                     "",
                     -1);
         }
-        if (status.received() < durable || status.received() > end) {
+        if (status.received() < least || status.received() > most) {
             throw new IntegrityException(
                     "integrity",
-                    "'" + path + "': the owner holds " + status.received() + " bytes, which cannot be: between "
-                            + durable + " and " + end + " were sent",
+                    "'" + path + "': the owner says that it holds " + status.received() + " bytes, which cannot be: "
+                            + least + " were acknowledged, and at most " + most + " sent",
                     "was the owner's state or results folder restored from a backup? write the result anew",
                     null);
         }

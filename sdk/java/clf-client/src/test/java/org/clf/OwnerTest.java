@@ -512,6 +512,20 @@ class OwnerTest {
     }
 
     @Test
+    void aSuccessThatAcknowledgesLessThanItsPartIsNone() throws IOException {
+        for (int received : new int[] {0, 1, 99}) {
+            fake.status = data -> ("{\"state\":\"open\",\"received\":" + received + "}").getBytes();
+            int before = fake.count("PUT content");
+            try (Writer out = owner.create("out/l")) {
+                out.write(new byte[100]);
+                refused("integrity", out::commit);
+            }
+            assertEquals(before + 1, fake.count("PUT content"));
+        }
+        assertTrue(fake.results.isEmpty());
+    }
+
+    @Test
     void aReceiptForSomethingElseIsNoDelivery() throws IOException {
         for (String member : List.of("id", "request", "path", "sha256", "document")) {
             fake.receipt = value -> {
