@@ -330,8 +330,10 @@ public final class Writer extends OutputStream {
      * Publishes what was written; again, it returns the same receipt.
      *
      * @return the owner's signed receipt, verified
-     * @throws ClfException with the owner's code; commit_unknown where nobody answers: then the result may or may not be
-     *     published
+     * @throws ClfException with the owner's code. UnreachableException of code commit_unknown where the commit was sent,
+     *     its answer was lost, and nobody said afterwards, in the words of the protocol, that it is refused: then the result
+     *     may or may not be published, and its cause is the last error. The same is true after an IntegrityException about
+     *     the receipt. After any other error nothing is published.
      */
     public synchronized Receipt commit() throws ClfException {
         if (receipt != null) {
@@ -354,7 +356,8 @@ public final class Writer extends OutputStream {
         } catch (CloneNotSupportedException error) {
             throw new IllegalStateException("this Java's SHA-256 cannot be copied", error);
         } catch (UnreachableException error) {
-            state = State.ABORTED; // no DELETE: the commit may have arrived
+            // No DELETE: nobody is there who could be told; where the commit may have arrived, nobody must be.
+            state = State.ABORTED;
             transfer.set(null);
             throw error;
         } catch (ClfException | RuntimeException error) {
@@ -375,23 +378,24 @@ public final class Writer extends OutputStream {
             try {
                 String target = of.url("/commit?" + Transfer.nonce(nonce));
                 answer = link.http.call("POST", target, of.token, Http.SEALED_TYPE, body, attempts);
-            } catch (CutException error) {
-                sent = true;
-                try {
-                    attempts.failed(error);
-                } catch (UnreachableException last) {
-                    throw unknown(last);
-                }
-                continue;
-            } catch (TransferException error) {
+            } catch (UnreachableException | TransferException error) {
                 Problem.Advice advice = Problem.advice(error);
                 if (advice == Problem.Advice.ATTEST && durable == 0 && !sent) {
                     attempts.reopening(error);
                     open();
-                } else if (advice == Problem.Advice.RETRY || advice == Problem.Advice.STATUS) {
+                    continue;
+                }
+                sent |= mayHaveArrived(error);
+                boolean again = error instanceof CutException
+                        || advice == Problem.Advice.RETRY
+                        || advice == Problem.Advice.STATUS;
+                try {
+                    if (!again) {
+                        throw error;
+                    }
                     attempts.failed(error);
-                } else {
-                    throw error;
+                } catch (ClfException last) {
+                    throw sent && leavesOpen(last) ? unknown(last) : last;
                 }
                 continue;
             }
@@ -402,7 +406,27 @@ public final class Writer extends OutputStream {
         }
     }
 
-    private UnreachableException unknown(UnreachableException last) {
+    /** Whether the commit may have reached the owner although this came back: nothing did, or a page of somebody between. */
+    private static boolean mayHaveArrived(ClfException error) {
+        return error instanceof CutException
+                || error instanceof TransferException answer && unexpected(answer) && answer.status() >= 500;
+    }
+
+    /**
+     * Whether this leaves open what became of a commit that was sent before: only a refusal in the words of the protocol
+     * that asks for no other try says that it is not published.
+     */
+    private static boolean leavesOpen(ClfException error) {
+        return error instanceof UnreachableException
+                || error instanceof TransferException answer
+                        && (unexpected(answer) || Problem.advice(answer) != Problem.Advice.STOP);
+    }
+
+    private static boolean unexpected(TransferException answer) {
+        return answer.code().equals("unexpected_answer");
+    }
+
+    private UnreachableException unknown(ClfException last) {
         return new UnreachableException(
                 "commit_unknown",
                 "'" + path + "': the commit was sent and not answered, so the result may be published or not: "

@@ -59,7 +59,7 @@ final class FakeOwner implements AutoCloseable {
     UnaryOperator<byte[]> status = data -> data;
     UnaryOperator<Map<String, Object>> receipt = value -> value;
     UnaryOperator<Map<String, Object>> grantInside = value -> value;
-    /** Is told of every request, by resource, before it is answered; another status and body, or null to go on. */
+    /** Is told of every request, by resource, before it is answered; another status and body (null cuts), or null to go on. */
     Function<String, Object[]> before = what -> null;
     /** Answers in place of the next ones, by resource: bytes of the body, or null to cut; the status before. */
     final Map<String, java.util.Deque<Object[]>> instead = new HashMap<>();
@@ -184,6 +184,9 @@ final class FakeOwner implements AutoCloseable {
                 asked.computeIfAbsent(what, key -> new AtomicInteger()).incrementAndGet();
             }
             Object[] said = before.apply(what);
+            if (said != null && said[1] == null) {
+                throw new IOException("cut");
+            }
             if (said != null) {
                 send(exchange, (Integer) said[0], ((String) said[1]).getBytes());
                 return;

@@ -525,6 +525,57 @@ class OwnerTest {
         assertTrue(fake.results.isEmpty());
     }
 
+    private static final Object[] CUT = {0, null};
+
+    private static Object[] page(int status) {
+        return new Object[] {status, "<html>"};
+    }
+
+    private static Object[] problem(int status, String code) {
+        return new Object[] {status, FakeOwner.problem(status, code)};
+    }
+
+    /** Commits are answered by the first of these, and then by the last one. */
+    private ClfException commitRefused(String code, Object[]... answers) throws IOException {
+        int[] asked = {0};
+        fake.before = what -> what.equals("POST commit") ? answers[Math.min(asked[0]++, answers.length - 1)] : null;
+        try (Owner impatient = fake.connect(30_000); Writer out = impatient.create("out/m")) {
+            out.write(new byte[100]);
+            return refused(code, out::commit);
+        }
+    }
+
+    @Test
+    void aCommitThatWasLostIsUnknownWhateverComesAfterIt() throws IOException {
+        for (Object[] lost : List.of(CUT, page(504), page(500))) {
+            for (Object[] last : List.of(
+                    CUT,
+                    problem(503, "busy"),
+                    problem(429, "rate_limited"),
+                    problem(409, "writer_busy"),
+                    problem(404, "transfer_unknown"),
+                    page(502),
+                    page(404))) {
+                ClfException error = commitRefused("commit_unknown", lost, last);
+                assertInstanceOf(UnreachableException.class, error);
+                String cause = ((ClfException) error.getCause()).code();
+                assertTrue(last == CUT ? cause.equals("unreachable") : !cause.equals("unreachable"), cause);
+            }
+        }
+        assertEquals(0, fake.count("DELETE transfer"), "what it may have published is not undone");
+    }
+
+    @Test
+    void aRefusalOfACommitIsARefusalAlsoAfterALostAnswer() throws IOException {
+        int ended = 0;
+        for (Object[] refusal : List.of(problem(409, "result_exists"), problem(409, "commit_mismatch"))) {
+            commitRefused(((String) refusal[1]).contains("exists") ? "result_exists" : "commit_mismatch", CUT, refusal);
+            assertEquals(++ended, fake.count("DELETE transfer"));
+        }
+        commitRefused("busy", problem(503, "busy"));
+        assertEquals(++ended, fake.count("DELETE transfer"), "one that was always answered is not unknown");
+    }
+
     @Test
     void aReceiptForSomethingElseIsNoDelivery() throws IOException {
         for (String member : List.of("id", "request", "path", "sha256", "document")) {
