@@ -727,7 +727,7 @@ func TestLostAnswers(t *testing.T) {
 // refused, and nothing is given up.
 func TestCommitThatMayHaveArrived(t *testing.T) {
 	for _, first := range []string{"cut", "gateway"} {
-		for _, then := range []string{"busy", "gateway"} {
+		for _, then := range []string{"busy", "gateway", "page"} {
 			f := newFakeOwner(t)
 			var commits atomic.Int32
 			f.before = func(w http.ResponseWriter, r *http.Request) bool {
@@ -742,10 +742,15 @@ func TestCommitThatMayHaveArrived(t *testing.T) {
 						panic(http.ErrAbortHandler)
 					}
 					w.WriteHeader(http.StatusGatewayTimeout)
-				} else if then == "busy" {
+					return true
+				}
+				switch then {
+				case "busy":
 					refuseWith(w, 503, "busy")
-				} else {
+				case "gateway":
 					w.WriteHeader(http.StatusBadGateway)
+				case "page":
+					http.NotFound(w, r)
 				}
 				return true
 			}

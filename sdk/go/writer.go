@@ -287,7 +287,7 @@ func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err 
 			// A definite refusal is the answer of whoever is there now. Otherwise nobody has settled what became of a
 			// commit whose answer was lost.
 			code, advice := problem.CodeOf(err), adviceOf(err)
-			settled := advice != problem.Retry && advice != problem.Status
+			settled := advice != problem.Retry && advice != problem.Status && code != problem.UnexpectedAnswer
 			return nil, sent && (!settled || code == problem.Unreachable || code == problem.Cancelled), err
 		}
 	}

@@ -232,6 +232,8 @@ class Writer(Unpicklable, io.BufferedIOBase):
                     self._parts.open_anew(error, attempts)
                     continue
                 if advice(error) not in ("retry", "status"):
+                    if sent and error.code not in problem.CODES:
+                        raise self._unknown(error) from error
                     raise
                 # Whoever answers for a server, a proxy, may have passed it on.
                 sent = sent or isinstance(error, CutError) or error.code not in problem.CODES
