@@ -46,7 +46,7 @@ export const RETRY_AFTER_MOST_SECONDS = 30;
 export const MOVES_COUNT = 512;
 /** Failures in a row after which they no longer count: a part that is refused again and again moves nothing. */
 export const MOVING_FAILURES_COUNT = 3;
-/** New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits. */
+/** New transfers in a row that bring not one byte, or for one listing: whoever forges "expired" must not spend the owner's limits. */
 export const REOPEN_COUNT = 5;
 /** Idle connections kept for reuse to one owner. */
 export const CONNECTIONS_COUNT = 16;

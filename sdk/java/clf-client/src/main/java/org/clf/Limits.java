@@ -62,7 +62,7 @@ public final class Limits {
     public static final int MOVES_COUNT = 512;
     /** Failures in a row after which they no longer count: a part that is refused again and again moves nothing. */
     public static final int MOVING_FAILURES_COUNT = 3;
-    /** New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits. */
+    /** New transfers in a row that bring not one byte, or for one listing: whoever forges "expired" must not spend the owner's limits. */
     public static final int REOPEN_COUNT = 5;
     /** Connections kept for reuse to one owner. */
     public static final int CONNECTIONS_COUNT = 16;
