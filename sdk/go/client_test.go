@@ -727,7 +727,7 @@ func TestLostAnswers(t *testing.T) {
 // refused, and nothing is given up.
 func TestCommitThatMayHaveArrived(t *testing.T) {
 	for _, first := range []string{"cut", "gateway"} {
-		for _, then := range []string{"busy", "gateway", "page"} {
+		for _, then := range []string{"busy", "gateway", "page", "unknown"} {
 			f := newFakeOwner(t)
 			var commits atomic.Int32
 			f.before = func(w http.ResponseWriter, r *http.Request) bool {
@@ -749,6 +749,8 @@ func TestCommitThatMayHaveArrived(t *testing.T) {
 					refuseWith(w, 503, "busy")
 				case "gateway":
 					w.WriteHeader(http.StatusBadGateway)
+				case "unknown":
+					refuseWith(w, 404, "transfer_unknown")
 				case "page":
 					http.NotFound(w, r)
 				}

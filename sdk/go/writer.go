@@ -284,11 +284,12 @@ func (w *Writer) publish(ctx context.Context) (receipt *Receipt, sent bool, err 
 			err = tries.failed(ctx, err)
 		}
 		if err != nil {
-			// A definite refusal is the answer of whoever is there now. Otherwise nobody has settled what became of a
-			// commit whose answer was lost.
-			code, advice := problem.CodeOf(err), adviceOf(err)
-			settled := advice != problem.Retry && advice != problem.Status && code != problem.UnexpectedAnswer
-			return nil, sent && (!settled || code == problem.Unreachable || code == problem.Cancelled), err
+			// Only a refusal in the words of the protocol settles what became of a commit whose answer was lost.
+			switch problem.CodeOf(err) {
+			case problem.Unreachable, problem.Cancelled, problem.UnexpectedAnswer:
+				return nil, sent, err
+			}
+			return nil, sent && adviceOf(err) != problem.Stop, err
 		}
 	}
 }

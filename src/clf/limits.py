@@ -234,7 +234,8 @@ CLIENT_MOVING_FAILURES_COUNT: Final = 3
 """Failures in a row after which they no longer count: a part that is refused again and again moves nothing. A cut part
 is halved, so by then a slow link sends an eighth of it."""
 CLIENT_REOPEN_COUNT: Final = 5
-"""New transfers in a row that bring not one byte: whoever forges "expired" must not spend the owner's limits."""
+"""New transfers in a row that bring not one byte, or for one listing: whoever forges "expired" must not spend the
+owner's limits."""
 CLIENT_CONNECTIONS_COUNT: Final = 16
 """Connections kept for reuse to one owner; more threads may use more, which are then closed."""
 CLIENT_CONTEXTS_COUNT: Final = 64

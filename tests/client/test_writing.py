@@ -513,13 +513,14 @@ def test_commit_never_answered(double: OwnerDouble) -> None:
 
 
 @pytest.mark.parametrize("first", ["cut", "gateway"])
-@pytest.mark.parametrize("then", ["busy", "gateway", "page"])
+@pytest.mark.parametrize("then", ["busy", "gateway", "page", "unknown"])
 def test_a_commit_that_may_have_arrived_is_never_called_refused(double: OwnerDouble, first: str, then: str) -> None:
     """Its answer was lost, or a proxy answered; after that nobody gives a receipt: the result may be published."""
     answers: dict[str, Callable[[Answer], Answer]] = {
         "cut": lambda answer: replace(answer, cut=10),
         "gateway": lambda _answer: Answer(504, b"", {}),
         "busy": lambda _answer: refuse("busy"),
+        "unknown": lambda _answer: refuse("transfer_unknown"),
         "page": lambda _answer: Answer(404, b"<html>", {"Content-Type": "text/html"}),
     }
     said = iter([first])

@@ -232,7 +232,8 @@ class Writer(Unpicklable, io.BufferedIOBase):
                     self._parts.open_anew(error, attempts)
                     continue
                 if advice(error) not in ("retry", "status"):
-                    if sent and error.code not in problem.CODES:
+                    # Only a refusal in the words of the protocol settles what became of an earlier one.
+                    if sent and (error.code not in problem.CODES or advice(error) != "stop"):
                         raise self._unknown(error) from error
                     raise
                 # Whoever answers for a server, a proxy, may have passed it on.
