@@ -474,8 +474,9 @@ def _(stage: Stage) -> Answer:
 @provokes("commit", 409, "offset_conflict")
 def _(stage: Stage) -> Answer:
     writing = stage.open("write")
+    assert writing.put(0, b"x").status == 200
     (stage.owner.results / ".clf-staging" / writing.id).unlink()
-    return writing.commit(b"")
+    return writing.commit(b"x")
 
 
 @provokes("commit", 409, "commit_mismatch")
