@@ -32,3 +32,15 @@ def test_a_server_that_dies_while_its_worker_starts(tmp_path: Path) -> None:
     # The output ends once both have ended.
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["started"]
+
+
+def test_a_servers_process_holds_no_library_for_terminals() -> None:
+    """It runs for years and writes lines of JSON; whoever wants that library afterwards, gets it."""
+    program = (
+        "import sys, clf.server.supervise, clf.server.worker\n"
+        "assert 'structlog' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] == 'rich']\n"
+        "import rich.console\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
