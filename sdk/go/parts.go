@@ -94,7 +94,7 @@ func (p *parts) put(ctx context.Context, data []byte, tries *attempts) (*wire.St
 		return nil, err
 	}
 	body := &outgoing{sealer: sealer, tries: tries}
-	// The transport may go on reading after it has an answer, and the caller may change data after Write.
+	// The transport may go on reading after it has an answer, and the memory of data is used for a later part.
 	defer body.stop()
 	answer, err := p.client.call(ctx, &request{
 		method: http.MethodPut, path: p.live.url("/content"), token: p.live.token, content: typeSealed,

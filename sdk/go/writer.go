@@ -211,8 +211,8 @@ func (w *Writer) settle() error {
 // Commit publishes what was written and gives the owner's signed receipt; again, it gives the same one. Where writing
 // failed before, it fails and nothing is published.
 //
-// Where a commit was sent and never answered, the code is CommitUnknown: the result may be published or not, and only
-// the owner can tell.
+// Where an answer to it was lost, and no refusal in the protocol's words came after that, the code is CommitUnknown: the
+// result may be published or not, and only the owner can tell.
 func (w *Writer) Commit(ctx context.Context) (*Receipt, error) {
 	if w.receipt != nil {
 		return w.receipt, nil

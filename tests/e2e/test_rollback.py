@@ -177,13 +177,23 @@ def test_a_backup_of_a_serving_owner_comes_back_with_every_run_counted(owner: Ow
 
 
 def test_an_interrupted_restore_keeps_the_server_from_starting(owner: OwnerProcess, tmp_path: Path) -> None:
-    """A server does not make itself a fresh state where a restore has moved the old one aside."""
+    """Neither a server nor another command makes a fresh state where a restore has moved the old one aside."""
     with running(owner):
         assert run_of_its_own(owner) == 0
     run_clf("server", "backup", owner.folder, tmp_path / "backup")
     (owner.folder / "state" / "restoring.json").write_text("{}")
     (owner.folder / "state" / "state.db").rename(tmp_path / "state.db")
     start_fails(owner, "restore_unfinished")
+    for command, *options in (("rotate transfer",), ("rotate identity", "--prepare"), ("reload",)):
+        done = subprocess.run(
+            [*CLF, "server", *command.split(), str(owner.folder), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 3, done
+        assert "restore_unfinished" in done.stderr
     assert not (owner.folder / "state" / "state.db").exists()
 
 

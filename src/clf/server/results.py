@@ -189,9 +189,9 @@ class ResultsPlace(ABC):
         """Remove what no open transfer needs; returns the ids. What somebody works on is left alone.
 
         `fate` (usually `lambda id: fate_of(state.get(id))`) is asked after it was seen and locked. Since a transfer is
-        reserved before anything is staged, what belongs to one is never mistaken. `settled` hears of each whose fate is
-        fulfilled, before it goes. What `keep` is true for is not even
-        locked, which costs several requests in some places.
+        reserved before anything is staged, what belongs to one is never mistaken. `settled` hears of each whose fate
+        is fulfilled, before it goes. What `keep` is true for is not even locked, which costs several requests in
+        some places.
         """
         swept = []
         for name in self.staged():
