@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 from conformance.cases.base import Collected, check_receipt, get, gets, put, scratch
 from conformance.client import Client, expect
-from conformance.stage import IDLE_SECONDS, MANY_COUNT, MEDIUM, MEDIUM_BYTES, Stage, content, place, published, same
+from conformance.stage import IDLE_SECONDS, MANY_COUNT, MEDIUM, MEDIUM_BYTES, SMALL, Stage, content, place, published, same
 from tests.e2e.proxy import CUT, Answer, Passing, forged
 from tests.world import OwnerProcess, run_clf, wait_until
 
@@ -265,6 +266,37 @@ def server_stands_still(stage: Stage, client: Client) -> None:
     with stage.cutting(owner, seed=0, chance=0, most=1) as proxy:
         proxy.stall()
         get(client, place(owner, url=proxy.url), MEDIUM, timeout=2)[0].refused("unreachable", quotes=0)
+
+
+@CASES
+def silence_after_a_refusal(stage: Stage, client: Client) -> None:
+    """A try that the client's own timeout ends proves nothing: the refusal before it is the error."""
+    owner = stage.hospital
+    with stage.proxy(owner) as proxy:
+        over, asked = threading.Event(), Once()
+
+        def before(_passing: Passing) -> Answer:
+            if not asked():
+                over.wait(60)
+            return forged(503, "busy")
+
+        proxy.before = before
+        try:
+            get(client, place(owner, url=proxy.url), SMALL, timeout=5)[0].refused("busy", quotes=0)
+        finally:
+            over.set()
+        expect(asked.happened, "nothing was refused")
+
+
+@CASES
+def nobody_after_a_refusal(stage: Stage, client: Client) -> None:
+    """A server that was busy once and answers no more, however often it is asked: it cannot be reached."""
+    owner = stage.hospital
+    with stage.proxy(owner) as proxy:
+        asked = Once()
+        proxy.before = lambda _passing: forged(503, "busy") if asked() else CUT
+        get(client, place(owner, url=proxy.url), SMALL, timeout=5)[0].refused("unreachable", quotes=0)
+        expect(asked.happened, "nothing was refused")
 
 
 @CASES

@@ -28,8 +28,9 @@ var errStalled = errors.New("no progress")
 // a server that drips bytes, answers "busy" or cuts every connection holds an enclave no longer than the timeout.
 type attempts struct {
 	timeout  time.Duration
-	failures int // since the last progress
-	reopened int // transfers opened anew since then
+	failures int   // since the last progress
+	reopened int   // transfers opened anew since then
+	refused  error // what ended the try before this one, where somebody answered
 	moves    atomic.Int32
 	until    atomic.Int64 // monotonic nanoseconds since began
 	began    time.Time
@@ -42,7 +43,7 @@ func newAttempts(timeout time.Duration) *attempts {
 }
 
 func (a *attempts) progress() {
-	a.failures, a.reopened = 0, 0
+	a.failures, a.reopened, a.refused = 0, 0, nil
 	a.moves.Store(0)
 	a.extend()
 }
@@ -102,6 +103,10 @@ func (a *attempts) failed(ctx context.Context, err error) error {
 	if a.remaining() <= pause {
 		return a.over(err)
 	}
+	a.refused = err
+	if errors.As(err, &wasCut) {
+		a.refused = nil
+	}
 	if pause == 0 {
 		return nil
 	}
@@ -124,11 +129,15 @@ func (a *attempts) reopen(ctx context.Context, err error) error {
 	return a.failed(ctx, err)
 }
 
-// over is what the caller sees after the last try.
+// over is what the caller sees after the last try. One that was cut, perhaps by the timeout itself, says less than the
+// refusal before it; two in a row say that nobody is there.
 func (a *attempts) over(err error) error {
 	var wasCut *cut
 	if !errors.As(err, &wasCut) {
 		return err
+	}
+	if a.refused != nil {
+		return a.refused
 	}
 	return &problem.Error{
 		Code:    problem.Unreachable,

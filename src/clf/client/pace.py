@@ -42,11 +42,13 @@ class Attempts:
         self.clock = pace.clock
         self._pace = pace
         self._moves = 0
+        self._refused: ClfError | None = None  # what ended the try before this one, where somebody answered
         self._until = pace.clock() + timeout
 
     def progress(self) -> None:
         """Bytes were verified or acknowledged: everything starts over."""
         self.failures = self.reopened = self._moves = 0
+        self._refused = None
         self._until = self._pace.clock() + self.timeout
 
     def moving(self) -> None:
@@ -63,7 +65,7 @@ class Attempts:
         """Pause before the next try, or raise because there is none.
 
         The first cut connection is tried again at once: servers close idle ones. Raises the last refusal where somebody
-        answered, UnreachableError otherwise.
+        answered, UnreachableError where nobody did.
         """
         self.failures += 1
         delay = 0.0
@@ -75,14 +77,19 @@ class Attempts:
             delay = max(delay, min(asked, limits.CLIENT_RETRY_AFTER_MOST_SECONDS))
         if self.remaining() <= delay:
             raise self.over(error) from error
+        self._refused = None if isinstance(error, CutError) else error
         if delay:
             self._pace.sleep(delay)
 
     def over(self, error: ClfError) -> ClfError:
-        """What the caller sees after the last try."""
-        if isinstance(error, CutError):
-            return UnreachableError(
-                f"{self.url}: no progress within {self.timeout:g} s: {error.message}",
-                remedy=error.remedy or "is the owner's server running and reachable from here?",
-            )
-        return error
+        """What the caller sees after the last try.
+
+        One try that was cut, perhaps by the timeout itself, says less than the refusal before it; two in a row say that
+        nobody is there.
+        """
+        if not isinstance(error, CutError):
+            return error
+        return self._refused or UnreachableError(
+            f"{self.url}: no progress within {self.timeout:g} s: {error.message}",
+            remedy=error.remedy or "is the owner's server running and reachable from here?",
+        )

@@ -81,6 +81,8 @@ export class Attempts {
   #moves = 0;
   #pace;
   #until;
+  /** What ended the try before this one, where somebody answered. @type {unknown} */
+  #refused;
 
   /**
    * @param {number} timeout seconds
@@ -97,6 +99,7 @@ export class Attempts {
   /** Bytes were verified or acknowledged: everything starts over. */
   progress() {
     this.failures = this.#reopened = this.#moves = 0;
+    this.#refused = undefined;
     this.#until = this.#pace.clock() + this.timeout;
   }
 
@@ -134,7 +137,7 @@ export class Attempts {
 
   /**
    * Pause before the next try, or throw because there is none: the last refusal where somebody answered, an
-   * UnreachableError otherwise. The first cut connection is tried again at once: servers close idle ones.
+   * UnreachableError where nobody did. The first cut connection is tried again at once: servers close idle ones.
    *
    * @param {unknown} error
    */
@@ -149,6 +152,7 @@ export class Attempts {
       pause = Math.max(pause, Math.min(error.retryAfter, RETRY_AFTER_MOST_SECONDS));
     }
     if (this.remaining() <= pause) throw this.over(error);
+    this.#refused = error instanceof CutError ? undefined : error;
     this.checkSignals();
     if (pause > 0) {
       const stop = new AbortController();
@@ -157,12 +161,14 @@ export class Attempts {
   }
 
   /**
-   * What the caller sees after the last try.
+   * What the caller sees after the last try. One that was cut, perhaps by the timeout itself, says less than the refusal
+   * before it; two in a row say that nobody is there.
    *
    * @param {unknown} error
    */
   over(error) {
     if (!(error instanceof CutError)) return error;
+    if (this.#refused !== undefined) return this.#refused;
     return new UnreachableError(`no progress within ${this.timeout} s: ${error.message}`, {
       remedy: "is the owner's server running and reachable from here?",
       cause: error,

@@ -13,6 +13,7 @@ final class Attempts {
     int reopened;
     private final Pace pace;
     private int moves;
+    private ClfException refused; // what ended the try before this one, where somebody answered
     private volatile long until;
     private volatile boolean ended;
 
@@ -27,6 +28,7 @@ final class Attempts {
         failures = 0;
         reopened = 0;
         moves = 0;
+        refused = null;
         until = pace.now() + timeout;
     }
 
@@ -67,6 +69,7 @@ final class Attempts {
         if (remaining() <= delay) {
             throw over(error);
         }
+        refused = error instanceof CutException ? null : error;
         if (delay > 0) {
             try {
                 pace.pause(delay);
@@ -77,16 +80,22 @@ final class Attempts {
         }
     }
 
-    /** What the caller sees after the last try. */
-    ClfException over(ClfException error) {
-        if (error instanceof CutException) {
-            return new UnreachableException(
-                    "unreachable",
-                    "no progress within " + timeout / 1000.0 + " s: " + error.getMessage(),
-                    "is the owner's server running and reachable from here?",
-                    error);
+    /**
+     * What the caller sees after the last try. One that was cut, perhaps by the timeout itself, says less than the refusal
+     * before it; two in a row say that nobody is there.
+     */
+    private ClfException over(ClfException error) {
+        if (!(error instanceof CutException)) {
+            return error;
         }
-        return error;
+        if (refused != null) {
+            return refused;
+        }
+        return new UnreachableException(
+                "unreachable",
+                "no progress within " + timeout / 1000.0 + " s: " + error.getMessage(),
+                "is the owner's server running and reachable from here?",
+                error);
     }
 
     /** For a new transfer in place of one that ended: counted, because anyone on the path can forge that it did. */
