@@ -8,7 +8,18 @@ from dataclasses import replace
 
 from conformance.cases.base import Collected, check_receipt, get, gets, put, scratch
 from conformance.client import Client, expect
-from conformance.stage import IDLE_SECONDS, MANY_COUNT, MEDIUM, MEDIUM_BYTES, SMALL, Stage, content, place, published, same
+from conformance.stage import (
+    IDLE_SECONDS,
+    MANY_COUNT,
+    MEDIUM,
+    MEDIUM_BYTES,
+    SMALL,
+    Stage,
+    content,
+    place,
+    published,
+    same,
+)
 from tests.e2e.proxy import CUT, Answer, Passing, forged
 from tests.world import OwnerProcess, run_clf, wait_until
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/cross-language-framework/clf-go/internal/wire"
 	"github.com/cross-language-framework/clf-go/problem"
@@ -57,12 +58,16 @@ func (c *client) fetch(ctx context.Context, t *transfer, index int, v version, r
 	return err
 }
 
-// lease is a read transfer that is opened anew when it ended, for the same versions only.
+// lease is a read transfer that is opened anew when it ended, for the same versions only. One goroutine opens it, and
+// those that wait meanwhile share what comes of it: where nobody can be reached, all of them know after one timeout, not
+// one after the other.
 type lease struct {
-	client *client
-	lock   chan struct{} // a mutex that a context can end waiting for
-	live   *transfer
-	closed bool
+	client   *client
+	lock     chan struct{} // a mutex that a context can end waiting for
+	live     *transfer
+	closed   bool
+	failures atomic.Int64 // openings that failed
+	failure  error        // of the last one
 
 	reopen func(context.Context) (*transfer, error)
 	index  func(version) (int, bool)
@@ -83,34 +88,43 @@ func (l *lease) release() { <-l.lock }
 
 // transfer gives a live one; another goroutine may have opened it meanwhile.
 func (l *lease) transfer(ctx context.Context) (*transfer, error) {
+	failures := l.failures.Load()
 	if err := l.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer l.release()
-	return l.current(ctx)
+	return l.current(ctx, failures)
 }
 
-func (l *lease) current(ctx context.Context) (*transfer, error) {
+// current is called with the lock; failures is their number before this goroutine waited for it.
+func (l *lease) current(ctx context.Context, failures int64) (*transfer, error) {
 	if l.closed {
 		return nil, problem.New(problem.Misuse, "the transfer was closed here")
 	}
-	if l.live == nil {
-		t, err := l.reopen(ctx)
-		if err != nil {
-			return nil, err
-		}
-		l.live = t
+	if l.live != nil && !l.live.ended.Load() {
+		return l.live, nil
 	}
-	return l.live, nil
+	if l.failures.Load() != failures {
+		return nil, l.failure
+	}
+	t, err := l.reopen(ctx)
+	if err == nil {
+		l.live = t
+	} else if ctx.Err() == nil { // who gave up speaks for nobody else
+		l.failure = err
+		l.failures.Add(1)
+	}
+	return t, err
 }
 
 // locate gives a live transfer and the file's index in it.
 func (l *lease) locate(ctx context.Context, v version) (*transfer, int, error) {
+	failures := l.failures.Load()
 	if err := l.acquire(ctx); err != nil {
 		return nil, 0, err
 	}
 	defer l.release()
-	t, err := l.current(ctx)
+	t, err := l.current(ctx, failures)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -121,18 +135,12 @@ func (l *lease) locate(ctx context.Context, v version) (*transfer, int, error) {
 	return t, index, nil
 }
 
-func (l *lease) lost(t *transfer) {
-	l.lock <- struct{}{}
-	defer l.release()
-	if l.live == t {
-		l.live = nil
-	}
-}
-
 func (l *lease) close() {
 	l.lock <- struct{}{}
 	defer l.release()
-	l.client.end(l.live)
+	if l.live != nil && !l.live.ended.Load() {
+		l.client.end(l.live)
+	}
 	l.live, l.closed = nil, true
 }
 
@@ -165,7 +173,7 @@ func (l *lease) downloadTo(ctx context.Context, v version, r wire.Range, room fu
 		}
 		switch adviceOf(err) {
 		case problem.Attest:
-			l.lost(t)
+			t.ended.Store(true) // another goroutine may have opened the next one already
 			err = tries.reopen(ctx, err)
 		case problem.Retry:
 			err = tries.failed(ctx, err)

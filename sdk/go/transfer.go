@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cross-language-framework/clf-go/attest"
@@ -45,6 +46,7 @@ type transfer struct {
 	modified *int64
 	secret   []byte
 	token    string
+	ended    atomic.Bool // the owner said so
 }
 
 // String keeps the secrets out of every log.

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import TracebackType
 
 import pytest
 
@@ -305,6 +308,54 @@ def test_forged_expiry_does_not_spend_the_owners_limits(double: OwnerDouble) -> 
         double.owner(timeout=1000.0).read_bytes("f")
     assert caught.value.code == "transfer_expired"
     assert double.count("POST transfers") == 1 + limits.CLIENT_REOPEN_COUNT
+
+
+class Entered:
+    """A lock that tells who is about to wait for it."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self.waiting = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.waiting.release()
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+def test_threads_that_wait_for_one_opening_share_its_failure(double: OwnerDouble) -> None:
+    """Where a shared transfer ended and the owner refuses another, eight threads ask for one, not each in its turn."""
+    double.files["f"] = data = os.urandom(SIZE)
+    threads = 8
+    gone, all_there = threading.Event(), threading.Barrier(threads)
+    with double.owner().open("f") as reader, ThreadPoolExecutor(threads) as pool:
+        lock = Entered(reader._lease._lock)
+        reader._lease._lock = lock  # type: ignore[assignment]
+
+        def before(asked: Asked) -> Answer | None:
+            if asked.what == "GET content" and gone.is_set():
+                all_there.wait(60)
+                return refuse("transfer_expired")
+            if asked.what == "POST challenges" and gone.is_set():
+                for _ in range(2 * threads):  # each to find the transfer, and again once it is over
+                    assert lock.waiting.acquire(timeout=60)
+                return refuse("not_authorised")
+            return None
+
+        double.before = before
+        gone.set()
+        reads = [pool.submit(reader.read_at, 0, 100) for _ in range(threads)]
+        for read in reads:
+            error = read.exception(60)
+            assert isinstance(error, TransferError)
+            assert error.code == "not_authorised"
+        assert double.count("POST challenges") == 2
+        gone.clear()
+        assert reader.read_at(0, SIZE) == data, "the next read begins anew"
 
 
 def test_busy_waits_as_told_but_not_longer_than_allowed(double: OwnerDouble) -> None:

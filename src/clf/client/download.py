@@ -20,7 +20,7 @@ from clf.client.http import advice
 from clf.client.pace import Attempts, CutError
 from clf.client.session import MisuseError, Unpicklable, forget_after_fork
 from clf.client.transfer import Link, Transfer, close_transfer, open_transfer
-from clf.errors import IntegrityError, TransferError, WireError
+from clf.errors import ClfError, IntegrityError, TransferError, WireError
 from clf.wire import paths
 from clf.wire.documents import ManifestEntry, decode_manifest
 from clf.wire.encoding import b64url
@@ -116,12 +116,18 @@ class Incoming:
 
 
 class Lease(Unpicklable, abc.ABC):
-    """A read transfer that is opened anew when it ended, for the same versions only."""
+    """A read transfer that is opened anew when it ended, for the same versions only.
+
+    One thread opens it, and those that wait meanwhile share what comes of it: where nobody can be reached, all of them
+    know after one timeout, not one after the other.
+    """
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self._lock = threading.RLock()
         self._ended = False
+        self._failures = 0  # openings that failed
+        self._failure: ClfError | None = None
         self._transfer: Transfer | None = self._open()
         forget_after_fork(self)
 
@@ -139,23 +145,31 @@ class Lease(Unpicklable, abc.ABC):
 
     def locate(self, file: File) -> tuple[Transfer, int]:
         """A live transfer and the file's index in it. Raises TransferError `version_mismatch` where it has changed."""
+        failures = self._failures
         with self._lock:
-            return self.transfer(), self._index(file)
+            return self._live(failures), self._index(file)
 
     def transfer(self) -> Transfer:
         """A live transfer. Raises MisuseError once the lease was closed."""
+        failures = self._failures
         with self._lock:
-            if self._ended:
-                raise MisuseError("the transfer was closed here")
-            if self._transfer is None or not self._transfer.alive:
-                self._transfer = self._open()
-            return self._transfer
+            return self._live(failures)
 
-    def lost(self, transfer: Transfer) -> None:
-        """That transfer is over; another thread may have opened the next one already."""
-        with self._lock:
-            if self._transfer is transfer:
-                self._transfer = None
+    def _live(self, failures: int) -> Transfer:
+        """Under the lock; `failures` as it was before this thread waited for it."""
+        if self._ended:
+            raise MisuseError("the transfer was closed here")
+        if self._transfer is not None and self._transfer.alive:
+            return self._transfer
+        if self._failure is not None and self._failures != failures:
+            raise self._failure
+        try:
+            self._transfer = self._open()
+        except ClfError as error:
+            self._failures, self._failure = self._failures + 1, error
+            raise
+        self._failure = None
+        return self._transfer
 
     def close(self) -> None:
         """End the transfer."""
@@ -260,7 +274,7 @@ class Stretch:
                 self.close()
                 _next_step(error, attempts)
                 if advice(error) == "attest":
-                    self._lease.lost(transfer)
+                    transfer.ended = True  # another thread may have opened the next one already
             except BaseException:
                 self.close()
                 raise
@@ -309,21 +323,25 @@ def open_manifest(link: Link, action: Literal["read", "list"], folder: str) -> t
         listing = File(folder, transfer.etag, transfer.size)
         try:
             _read_manifest(link, transfer, listing, memoryview(buffer), attempts)
-        except TransferError as error:
+            return transfer, _entries(bytes(buffer), folder)
+        except ClfError as error:
             if advice(error) != "attest":
+                link.abandoned.leave(transfer)  # closed with the next operation
                 raise
             # Each begins at the first byte, so what is verified again is no progress.
             again += 1
             if again > limits.CLIENT_REOPEN_COUNT:
                 raise
             attempts.failed(error)
-            continue
-        entries = decode_manifest(bytes(buffer))
-        below = "" if folder == paths.ROOT else folder
-        strays = [entry.path for entry in entries if not entry.path.startswith(below)]
-        if strays:
-            raise WireError(f"manifest: {strays[0]!r} does not lie below {folder!r}")
-        return transfer, entries
+
+
+def _entries(manifest: bytes, folder: str) -> list[ManifestEntry]:
+    entries = decode_manifest(manifest)
+    below = "" if folder == paths.ROOT else folder
+    strays = [entry.path for entry in entries if not entry.path.startswith(below)]
+    if strays:
+        raise WireError(f"manifest: {strays[0]!r} does not lie below {folder!r}")
+    return entries
 
 
 def _read_manifest(link: Link, transfer: Transfer, listing: File, view: memoryview, attempts: Attempts) -> None:

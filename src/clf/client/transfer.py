@@ -47,6 +47,8 @@ class Transfer(session.Unpicklable):
         self.modified = grant.modified
         self.secret = grant.secret
         self.token = grant.token
+        self.ended = False
+        """The owner said so."""
         session.forget_after_fork(self)
 
     def __repr__(self) -> str:
@@ -59,8 +61,8 @@ class Transfer(session.Unpicklable):
 
     @property
     def alive(self) -> bool:
-        """Whether this process still has the secret."""
-        return bool(self.secret)
+        """Whether this process still has the secret, and as far as it knows the owner, too."""
+        return bool(self.secret) and not self.ended
 
     def after_fork(self) -> None:
         """The secret stays with the parent."""

@@ -11,12 +11,15 @@ import org.clf.wire.Request;
 
 /**
  * A read transfer that is opened anew when it ended, for the same versions only, so that no result is ever computed over
- * a mixture.
+ * a mixture. One thread opens it, and those that wait meanwhile share what comes of it: where nobody can be reached, all of
+ * them know after one timeout, not one after the other.
  */
 abstract class Lease {
     final Link link;
     private Transfer transfer;
     private boolean ended;
+    private volatile int failures; // openings that failed; written under the lock
+    private ClfException failure; // of the last one
 
     Lease(Link link) {
         this.link = link;
@@ -29,43 +32,59 @@ abstract class Lease {
     record Place(Transfer transfer, int index) {}
 
     /** A live transfer and the file's index in it. Throws version_mismatch where it has changed. */
-    synchronized Place locate(FileVersion file) throws ClfException {
-        Transfer found = transfer();
-        return new Place(found, index(file));
+    Place locate(FileVersion file) throws ClfException {
+        int failed = failures;
+        synchronized (this) {
+            Transfer found = live(failed);
+            return new Place(found, index(file));
+        }
     }
 
-    synchronized Transfer transfer() throws ClfException {
+    Transfer transfer() throws ClfException {
+        int failed = failures;
+        synchronized (this) {
+            return live(failed);
+        }
+    }
+
+    /** Under the lock; `failed` is the number of failures before this thread waited for it. */
+    private Transfer live(int failed) throws ClfException {
         if (ended) {
             throw new ClfException("misuse", "the transfer was closed here");
         }
-        if (transfer == null) {
-            transfer = open();
+        if (transfer != null && !transfer.ended) {
+            return transfer;
         }
-        return transfer;
-    }
-
-    /** That transfer is over; another thread may have opened the next one already. */
-    synchronized void lost(Transfer which) {
-        if (transfer == which) {
-            transfer = null;
+        if (failures != failed) {
+            throw failure;
+        }
+        try {
+            transfer = open();
+            return transfer;
+        } catch (ClfException error) {
+            if (!error.code().equals("interrupted")) { // who was interrupted speaks for nobody else
+                failure = error;
+                failures = failed + 1;
+            }
+            throw error;
         }
     }
 
     void close() {
-        Transfer last;
-        synchronized (this) {
-            last = transfer;
-            transfer = null;
-            ended = true;
-        }
-        link.close(last);
+        link.close(last());
     }
 
     /** As close, from a cleaner: no network there. */
-    synchronized void abandon() {
-        link.abandon(transfer);
+    void abandon() {
+        link.abandon(last());
+    }
+
+    /** The transfer that is still open, if one is; there is none after it. */
+    private synchronized Transfer last() {
+        Transfer last = transfer == null || transfer.ended ? null : transfer;
         transfer = null;
         ended = true;
+        return last;
     }
 
     static TransferException otherVersion(String path) {
@@ -83,7 +102,7 @@ abstract class Lease {
         switch (Problem.advice(error)) {
             case ATTEST -> {
                 attempts.reopening(error);
-                lost(failed);
+                failed.ended = true; // another thread may have opened the next one already
             }
             case RETRY -> attempts.failed(error);
             default -> throw error;
@@ -192,8 +211,9 @@ abstract class Lease {
                 try {
                     byte[] manifest = read(link, transfer, folder, attempts);
                     return new Listing(transfer, List.copyOf(Documents.manifest(manifest, folder)));
-                } catch (TransferException error) {
+                } catch (ClfException error) {
                     if (Problem.advice(error) != Problem.Advice.ATTEST) {
+                        link.abandon(transfer); // closed with the next operation
                         throw error;
                     }
                     if (++reopened > Limits.REOPEN_COUNT) {

@@ -18,6 +18,8 @@ final class Transfer {
     final long modified;
     final byte[] secret;
     final String token;
+    /** The owner said so. */
+    volatile boolean ended;
 
     Transfer(byte[] request, Grant grant, String path, String audience, ECPublicKey identity) {
         this.request = request;
