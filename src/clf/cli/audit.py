@@ -206,16 +206,30 @@ def prune(folder: Folder, head: HeadFile, older_than: OlderThan = 90, as_json: A
 
 
 def _take_out(folder: Path, head: Path, out: Path | None, older_than: int, as_json: bool) -> None:
+    from clf.cli.server_upkeep import load_as_owner
+    from clf.server import recount
     from clf.server.audit_retention import take_out, take_out_of_table
+    from clf.server.backup import refuse_unfinished
     from clf.server.keys import load_private_key
+    from clf.server.names import AUDIT_NAME
+    from clf.server.stores import audit_reader, has_state, open_audit, open_state
 
-    key = load_private_key(_place(folder, "keys") / "audit.pem", "audit key")
+    # Files that root made here could not be written by the server, which then releases nothing.
+    config = load_as_owner(folder)
+    refuse_unfinished(config)
     token = _read_text(head)
-    url = _state_url(folder)
-    if url is None:
-        done = take_out(_audit_folder(folder), key, token, out=out, older_than_days=older_than, now=time.time)
+    key = load_private_key(config.audit_key_file, "audit key")
+    if has_state(config):  # what goes must be counted: nobody can count it from the log afterwards
+        with (
+            closing(open_state(config)) as state,
+            closing(open_audit(config, time.time)) as audit,
+            closing(audit_reader(config)) as log,
+        ):
+            recount.check(state, audit, log)
+    if config.state_url is None:
+        done = take_out(config.state / AUDIT_NAME, key, token, out=out, older_than_days=older_than, now=time.time)
     else:
-        done = take_out_of_table(url, key, token, out=out, older_than_days=older_than, now=time.time)
+        done = take_out_of_table(config.state_url, key, token, out=out, older_than_days=older_than, now=time.time)
     if as_json:
         place = None if done.archive is None else str(done.archive)
         print(json.dumps({"first": done.first, "last": done.last, "archive": place}))

@@ -74,8 +74,22 @@ def uncounted(state: StateStore, log: AuditReader | Path) -> list[Charge]:
     return [charge for charge in charges(reader_of(log).entries_after(state.audit_mark())) if not state.counts(charge)]
 
 
+def lost(state: StateStore, log: AuditReader | Path) -> tuple[int, int] | None:
+    """The first and last entry that came after the state's mark and were taken out of the log since, if any were.
+
+    Whoever takes entries out compares first (`clf audit archive`), so only an older copy of the state is behind them.
+    """
+    while True:
+        mark = state.audit_mark()
+        first = next(iter(reader_of(log).entries_after(mark)), None)
+        if first is None or first.n <= mark + 1:
+            return None
+        if state.audit_mark() == mark:  # else entries were taken out between the two looks
+            return mark + 1, first.n - 1
+
+
 def check(state: StateStore, audit: AuditWriter, log: AuditReader | Path) -> None:
-    """Refuse a state that counts less than the log shows, or a log that ends before what the state knows of.
+    """Refuse a state that counts less than the log shows, or a log that lacks what the state does not know of.
 
     Other servers of the same state may be serving meanwhile.
     """
@@ -86,6 +100,14 @@ def check(state: StateStore, audit: AuditWriter, log: AuditReader | Path) -> Non
             f"the audit log in {reader_of(log).place} ends at entry {last}, and entry {mark} was there before",
             code="audit_damaged",
             remedy="put the log back, or see clf server recount --help",
+        )
+    gone = lost(state, log)
+    if gone is not None:
+        raise StateError(
+            f"the state counts what the audit log shows up to entry {gone[0] - 1}, and entries {gone[0]} to {gone[1]} "
+            "were taken out of it since: an older copy of the state was put back",
+            code="state_rolled_back",
+            remedy="put the newer state back; or restore a backup with --used-up; or see clf server recount",
         )
     missing = uncounted(state, log)
     if missing:
@@ -106,7 +128,8 @@ def lost_log_sentence(last: int, mark: int) -> str:
 def recount(state: StateStore, audit: AuditWriter, log: AuditReader | Path, *, accept: str | None = None) -> int:
     """Count what the log shows and the state does not; returns how much that was. Says so in the log first.
 
-    Where the log ends before what the state knows of, `accept` must be `lost_log_sentence`, else ConfigError is raised.
+    Where the log ends before what the state knows of, or lacks entries that the state does not know of, `accept` must
+    be `lost_log_sentence`, else ConfigError is raised.
     """
     mark = state.audit_mark()
     last = audit.last().n
@@ -123,10 +146,23 @@ def recount(state: StateStore, audit: AuditWriter, log: AuditReader | Path, *, a
         audit.append([{"event": "recounted", "count": 0, "first": last + 1, "last": mark, "reason": sentence}])
         state.set_audit_mark(last)
         return 0
+    gone = lost(state, log)
+    reason = "an older copy of the state was put back"
+    if gone is not None:
+        reason = lost_log_sentence(gone[0] - 1, gone[1])
+        if accept != reason:
+            raise ConfigError(
+                f"the state counts what the audit log shows up to entry {gone[0] - 1}, and entries {gone[0]} to "
+                f"{gone[1]} were taken out of it since: what they say was released cannot be counted any more",
+                field="accept",
+                code="state_rolled_back",
+                remedy=f'put the newer state back; or restore a backup with --used-up; or say --accept "{reason}"',
+            )
     missing = uncounted(state, log)
-    if missing:
-        what = {"count": len(missing), "first": missing[0].n, "last": missing[-1].n}
-        audit.append([{"event": "recounted", **what, "reason": "an older copy of the state was put back"}])
+    numbers = [*(gone or ()), *(charge.n for charge in missing)]
+    if numbers:
+        what = {"count": len(missing), "first": numbers[0], "last": numbers[-1]}
+        audit.append([{"event": "recounted", **what, "reason": reason}])
     for charge in missing:
         state.count(charge)
     state.set_audit_mark(last)
