@@ -18,9 +18,10 @@ from clf.server.due import recorder, rotate_due
 from clf.server.explain import check
 from clf.server.keys import load_identity, load_keyring, load_private_key
 from clf.server.keys_live import LiveKeys
-from clf.server.rotation import Stage, change_pinned, paths_of, rotate_keyring, standing
+from clf.server.rotation import Stage, change_pinned, paths_of, renew_certificate, rotate_keyring, standing
 from clf.server.state import StateStore
 from clf.server.status import Item, status
+from tests.privileges import modes_count
 from tests.server.killing import killed_everywhere
 from tests.server.owner import make
 
@@ -252,6 +253,26 @@ def test_what_is_due_is_rotated_by_the_server_itself(folder: Path) -> None:
         .replace("# certificate_days_left = 30", "certificate_days_left = 0")
     )
     assert rotate_due(load(folder), record, now + 3000 * DAY) == []
+
+
+def test_keys_that_the_server_cannot_write_stop_no_server(folder: Path) -> None:
+    """On a read-only keys folder what is due is put off, with a remedy in the log; a command says what is wrong."""
+    config, now = load(folder), time.time()
+    record = recorder(config, time.time)
+    config.keys.chmod(0o500)
+    try:
+        with modes_count():
+            assert rotate_due(config, record, now + 400 * DAY) == []
+            for rotation in (
+                lambda: rotate_keyring(config, "challenge", record, now),
+                lambda: renew_certificate(config, [], record, now),
+            ):
+                with pytest.raises(ConfigError, match=r"\.rotation\.lock") as refused:
+                    rotation()
+                assert "keys folder" in refused.value.remedy
+    finally:
+        config.keys.chmod(0o700)
+    assert rotate_due(config, record, now + 400 * DAY) == ["challenge", "transfer", "certificate"]
 
 
 def test_the_status_says_what_is_due(folder: Path) -> None:

@@ -123,8 +123,9 @@ def _in_use_still(paths: Paths) -> bool:
 @contextmanager
 def _alone(config: ServerConfig) -> Iterator[None]:
     """One rotation at a time, of commands and the running server together."""
-    handle = os.open(config.keys / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    handle = -1
     try:
+        handle = os.open(config.keys / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     except OSError as error:
@@ -134,7 +135,8 @@ def _alone(config: ServerConfig) -> Iterator[None]:
             remedy="make room on the disk, and let the server's user write to its keys folder; then give it again",
         ) from None
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
 
 
 # --- what apps pin -----------------------------------------------------------------------------------
