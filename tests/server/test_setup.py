@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from typer.testing import CliRunner
 
+from clf.cli.main import app
 from clf.errors import ConfigError
 from clf.server import certificates, durable, setup
 from clf.server.config import Collateral, load
@@ -364,3 +366,37 @@ def test_root_does_not_write_where_another_user_serves(tmp_path: Path) -> None:
         setup.check_user(tmp_path, 0)
     assert refused.value.code == "wrong_user"
     assert refused.value.remedy.startswith("sudo -u ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "server reload {folder}",
+        "server allow app --dir {folder} --mrenclave "
+        + "ab" * 32
+        + " --platform any --read ** --max-runs 1 --max-bytes 9",
+        "server revoke app --dir {folder}",
+        "server add-key model --dir {folder}",
+        "server renew --dir {folder}",
+        "server rotate challenge {folder}",
+        "server backup {folder} {folder}-backup",
+        "server restore {folder}-backup {folder}",
+        "server restore-keys {folder}-keys {folder} --no-encryption",
+        "server recount {folder}",
+        "audit archive {folder} --head {folder}-head --out {folder}-out",
+        "audit prune {folder} --head {folder}-head",
+    ],
+)
+def test_no_command_of_roots_makes_a_file_that_the_server_could_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """A policy, log or key of root in another user's folder would stop its server: refused, nothing is written."""
+    folder = make(tmp_path / "owner").folder
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))}
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    result = CliRunner().invoke(app, words.format(folder=folder).split())
+    assert isinstance(result.exception, ConfigError), result.output
+    assert result.exception.code == "wrong_user"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))} == before

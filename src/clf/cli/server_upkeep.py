@@ -256,7 +256,9 @@ def restore(  # noqa: PLR0917 - typer passes options by name
     """
     from clf.server import backup as backups
     from clf.server.run import locked
+    from clf.server.setup import check_user
 
+    check_user(folder, os.geteuid())
     backups.bring_configuration(folder, source)
     config = load_as_owner(folder)
     backups.refuse_shared_state(config)
@@ -304,7 +306,9 @@ def restore_keys(
     """Make the keys folder anew. Overwrites nothing."""
     from clf.server.config import FILE_NAME, load
     from clf.server.key_backup import load_keys
+    from clf.server.setup import check_user
 
+    check_user(folder, os.geteuid())
     keys = load(folder).keys if (folder / FILE_NAME).exists() else folder / "keys"
     names = load_keys(source, keys, None if plain else _passphrase(passphrase_file, twice=False))
     print(f"{len(names)} keys and certificates in {keys}")

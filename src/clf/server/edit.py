@@ -24,7 +24,7 @@ from clf.errors import ConfigError
 from clf.server.config import FILE_NAME, ServerConfig, parse_config
 from clf.server.config_policy import NAMED_FOLDER, UNLIMITED
 from clf.server.durable import replace_file, sync_folder, write_private
-from clf.server.setup import random_key
+from clf.server.setup import check_user, random_key
 from clf.strict_toml import did_you_mean, read_file
 from clf.toml_lines import Lines
 
@@ -360,6 +360,7 @@ def _until(text: str, now: float) -> datetime:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[_Draft]:
     """The file's text while nobody else edits it. What is wrong with it already is refused here."""
+    check_user(folder, os.geteuid())
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -33,6 +33,7 @@ from clf.server.policy_live import activate
 from clf.server.refusal import Refusal
 from clf.server.replicas import agree_on_keys, agree_on_policy
 from clf.server.rotation import interrupted
+from clf.server.setup import check_user
 from clf.server.stores import audit_reader
 from clf.server.supervise import Serving, become
 from clf.server.worker import open_services
@@ -200,6 +201,7 @@ def reload(folder: Path) -> Reloaded:
 
     Raises ConfigError and changes nothing where the file is wrong, or the change needs a restart.
     """
+    check_user(folder, os.geteuid())
     data = read_file(folder / "clf_server.toml")
     config = parse_config(data, folder)
     active_path = config.state / ACTIVE_NAME
