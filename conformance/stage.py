@@ -101,6 +101,11 @@ class Stage:
         return self.owner("hasty", prepare, transfer_idle_seconds=IDLE_SECONDS, part_bytes=65_536)
 
     @property
+    def frugal(self) -> OwnerProcess:
+        """An owner that takes small parts only."""
+        return self.owner("frugal", lambda owner: owner.allow("app", write="**"), part_bytes=65_536)
+
+    @property
     def fickle(self) -> OwnerProcess:
         """An owner that grants nothing; cases grant and withdraw."""
 

@@ -103,7 +103,7 @@ class ObjectStore:
         """SIGKILL."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def put(self, key: str, content: bytes) -> None:
@@ -129,7 +129,7 @@ class ObjectStore:
     def _answers(self) -> bool:
         context = ssl.create_default_context(cafile=str(self.ca))
         try:
-            urllib.request.urlopen(self.endpoint, context=context, timeout=5).close()
+            urllib.request.urlopen(self.endpoint, context=context, timeout=30).close()
         except urllib.error.HTTPError:
             return True
         except OSError:

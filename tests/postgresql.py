@@ -91,7 +91,7 @@ class Postgresql:
         """End it: at once and in order, or as with its machine's power (SIGQUIT)."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     def remove(self) -> None:

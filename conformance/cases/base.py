@@ -49,7 +49,7 @@ def scratch() -> Iterator[Path]:
 
 
 def get(
-    client: Client, where: Place, path: str, *, timeout: float = 30.0, quote: Quote | None = None
+    client: Client, where: Place, path: str, *, timeout: float = 60.0, quote: Quote | None = None
 ) -> tuple[Outcome, bytes]:
     """`get`: the outcome, and what was written."""
     with scratch() as folder:
@@ -59,7 +59,7 @@ def get(
 
 
 def gets(
-    client: Client, where: Place, path: str, wanted: bytes, *, timeout: float = 30.0, quotes: int | None = 1
+    client: Client, where: Place, path: str, wanted: bytes, *, timeout: float = 60.0, quotes: int | None = 1
 ) -> None:
     """`get` that must give these bytes."""
     outcome, found = get(client, where, path, timeout=timeout)
@@ -69,13 +69,25 @@ def gets(
 
 
 def put(
-    client: Client, where: Place, path: str, data: bytes, *, timeout: float = 30.0, quote: Quote | None = None
+    client: Client, where: Place, path: str, data: bytes, *, timeout: float = 60.0, quote: Quote | None = None
 ) -> Outcome:
     """`put`: the outcome."""
     with scratch() as folder:
         source = folder / "result"
         source.write_bytes(data)
         return client.run(where, "put", source, path, timeout=timeout, quote=quote)
+
+
+def patiently(call: Callable[[float], Outcome], holds: Callable[[Outcome], bool], *, first: float = 5) -> Outcome:
+    """A call that its own timeout is to end, with a longer one where the machine stood still for most of the first.
+
+    The last outcome, for the case to judge.
+    """
+    for timeout in (first, 4 * first, 16 * first):
+        outcome = call(timeout)
+        if holds(outcome):
+            break
+    return outcome
 
 
 def check_receipt(outcome: Outcome, data: bytes) -> None:

@@ -17,7 +17,7 @@ from clf.wire.encoding import compact_json, parse_object, unb64url
 from clf.wire.keys import public_jwk
 from clf.wire.problem import MEDIA_TYPE, encode_problem
 from clf.wire.sealed import Context, open_sealed, seal
-from conformance.cases.base import Collected, check_receipt, get, put, scratch
+from conformance.cases.base import Collected, check_receipt, get, patiently, put, scratch
 from conformance.client import Client, Outcome, expect
 from conformance.stage import KEY, MEDIUM, SMALL, Stage, content, double_quote, place, published, same
 from tests.client import owner_double
@@ -34,7 +34,7 @@ REOPENED_MOST = 12
 # --- on the path: a TLS-terminating proxy in front of an honest owner -------------------------------------
 
 
-def through(stage: Stage, client: Client, change: Change, path: str = MEDIUM, *, timeout: float = 20.0) -> Outcome:
+def through(stage: Stage, client: Client, change: Change, path: str = MEDIUM, *, timeout: float = 60.0) -> Outcome:
     """`get` through a proxy that changes answers; whatever was written is right as far as it goes."""
     owner = stage.hospital
     with stage.proxy(owner) as proxy:
@@ -88,8 +88,9 @@ def content_replayed(stage: Stage, client: Client) -> None:
 @CASES
 def content_truncated_for_ever(stage: Stage, client: Client) -> None:
     """Answers that end early, each with a length that says so: an error, not a shorter file, and not for ever."""
-    outcome = through(
-        stage, client, of_kind("content", lambda answer: replace(answer, body=answer.body[:40])), timeout=3
+    change = of_kind("content", lambda answer: replace(answer, body=answer.body[:40]))
+    outcome = patiently(
+        lambda timeout: through(stage, client, change, timeout=timeout), lambda outcome: outcome.quotes > 0, first=3
     )
     outcome.refused("unreachable", "truncated", quotes=1)
 
@@ -121,7 +122,7 @@ def _put_through(stage: Stage, client: Client, kind: str, change: Callable[[Answ
     path = stage.path(client.name, kind)
     with stage.proxy(owner) as proxy:
         proxy.after = of_kind(kind, change)
-        return put(client, place(owner, url=proxy.url), path, content(kind, 100_000), timeout=20), path
+        return put(client, place(owner, url=proxy.url), path, content(kind, 100_000), timeout=60), path
 
 
 @CASES
@@ -195,7 +196,7 @@ def errors_are_not_data(stage: Stage, client: Client) -> None:
 @CASES
 def expired_for_ever(stage: Stage, client: Client) -> None:
     """Anyone can forge `transfer_expired`: the client does not attest without end."""
-    outcome = through(stage, client, of_kind("content", lambda _answer: forged(410, "transfer_expired")), timeout=20)
+    outcome = through(stage, client, of_kind("content", lambda _answer: forged(410, "transfer_expired")), timeout=60)
     outcome.refused("transfer_expired")
     expect(outcome.quotes <= REOPENED_MOST, f"{outcome.quotes} attestations")
 
@@ -206,7 +207,7 @@ def challenge_expired_for_ever(stage: Stage, client: Client) -> None:
     owner = stage.hospital
     with stage.proxy(owner) as proxy:
         proxy.after = of_kind("transfer", lambda _answer: forged(401, "challenge_expired"))
-        outcome, _ = get(client, place(owner, url=proxy.url), SMALL, timeout=30)
+        outcome, _ = get(client, place(owner, url=proxy.url), SMALL, timeout=60)
     outcome.refused("challenge_expired")
     expect(outcome.quotes <= REOPENED_MOST, f"{outcome.quotes} attestations")
 
@@ -225,7 +226,7 @@ def unexpected_answers(stage: Stage, client: Client) -> None:
     }
     for kind in ("challenge", "content"):
         for what, answer in answers.items():
-            outcome = through(stage, client, of_kind(kind, lambda _answer, one=answer: one), timeout=20)  # type: ignore[misc]
+            outcome = through(stage, client, of_kind(kind, lambda _answer, one=answer: one), timeout=60)  # type: ignore[misc]
             expect(outcome.exit == 1, f"{what} for {kind}: exit {outcome.exit}")
             expect(outcome.code == "unexpected_answer", f"{what} for {kind}: {outcome.code}")
 
@@ -278,7 +279,7 @@ def bad_challenges(stage: Stage, client: Client) -> None:
         def other(answer: Answer, make: Callable[[bytes], bytes] = make) -> Answer:
             return replace(answer, body=make(compact_json(json.loads(answer.body))))
 
-        outcome = through(stage, client, of_kind("challenge", other), SMALL, timeout=20)
+        outcome = through(stage, client, of_kind("challenge", other), SMALL, timeout=60)
         expect(outcome.exit == 1 and outcome.code == "malformed", f"{what}: exit {outcome.exit}, {outcome.code}")
         expect(outcome.quotes == 0, f"{what}: {outcome.quotes} quotes")
 
@@ -287,7 +288,7 @@ def bad_challenges(stage: Stage, client: Client) -> None:
 def endless_answer(stage: Stage, client: Client) -> None:
     """A small answer that does not end is not read to its end."""
     body = b'{"challenge":"' + b"a" * 20_000_000
-    outcome = through(stage, client, of_kind("challenge", lambda _answer: Answer(201, {}, body)), timeout=20)
+    outcome = through(stage, client, of_kind("challenge", lambda _answer: Answer(201, {}, body)), timeout=60)
     outcome.refused("too_large", "malformed", quotes=0)
 
 
@@ -535,7 +536,7 @@ def listing_that_ends_again_and_again(stage: Stage, client: Client) -> None:
     with stage.double() as (double, where):
         double.files.update({f"a/{number:04}": b"1" for number in range(1000)})
         double.after = after
-        outcome = client.run(where, "list", "a/", timeout=20, quote=double_quote)
+        outcome = client.run(where, "list", "a/", timeout=60, quote=double_quote)
     outcome.refused("transfer_expired")
     expect(outcome.quotes <= limits.CLIENT_REOPEN_COUNT + 1, f"{outcome.quotes} attestations")
 

@@ -19,28 +19,28 @@ UNTRUSTED = ("certificate_untrusted",)
 def wrong_ca(stage: Stage, client: Client) -> None:
     """A server with a certificate of another CA gets no evidence."""
     where = place(stage.hospital, ca=stage.strict.ca)
-    get(client, where, SMALL, timeout=20)[0].refused(*UNTRUSTED, quotes=0)
+    get(client, where, SMALL, timeout=60)[0].refused(*UNTRUSTED, quotes=0)
 
 
 @CASES
 def wrong_host_name(stage: Stage, client: Client) -> None:
     """A certificate of the right CA for another host."""
     with stage.proxy(stage.hospital, hosts=("other.example",)) as proxy:
-        get(client, place(stage.hospital, url=proxy.url), SMALL, timeout=20)[0].refused(*UNTRUSTED, quotes=0)
+        get(client, place(stage.hospital, url=proxy.url), SMALL, timeout=60)[0].refused(*UNTRUSTED, quotes=0)
 
 
 @CASES
 def certificate_out_of_date(stage: Stage, client: Client) -> None:
     """A certificate of the right CA that has expired."""
     with stage.proxy(stage.hospital, made_at=1_500_000_000) as proxy:
-        get(client, place(stage.hospital, url=proxy.url), SMALL, timeout=20)[0].refused(*UNTRUSTED, quotes=0)
+        get(client, place(stage.hospital, url=proxy.url), SMALL, timeout=60)[0].refused(*UNTRUSTED, quotes=0)
 
 
 @CASES
 def only_tls_1_3(stage: Stage, client: Client) -> None:
     """A server that speaks TLS 1.2 only."""
     with stage.proxy(stage.hospital, tls=ssl.TLSVersion.TLSv1_2) as proxy:
-        outcome, _ = get(client, place(stage.hospital, url=proxy.url), SMALL, timeout=20)
+        outcome, _ = get(client, place(stage.hospital, url=proxy.url), SMALL, timeout=60)
         outcome.refused("tls_refused", "unreachable", quotes=0)
 
 

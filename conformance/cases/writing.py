@@ -47,7 +47,7 @@ def put_several_parts(stage: Stage, client: Client) -> None:
 @CASES
 def put_small_parts(stage: Stage, client: Client) -> None:
     """An owner that takes no parts above 64 KiB gets smaller ones."""
-    owner = stage.hasty
+    owner = stage.frugal
     path, data = stage.path(client.name, "parts"), content("parts", 300_001)
     check_receipt(put(client, place(owner), path, data).ok(quotes=1), data)
     same(published(owner, path) or b"", data, f"put {path}")

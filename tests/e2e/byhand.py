@@ -26,7 +26,7 @@ from clf.wire.keys import public_from_jwk
 from clf.wire.sealed import Context, open_sealed, seal
 from tests.world import OwnerProcess
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 100.0
 
 
 @dataclass(frozen=True)

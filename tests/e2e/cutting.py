@@ -90,7 +90,7 @@ class CuttingProxy:
                 upwards = self._random.random() < 0.5
                 reset = self._random.random() < 0.5
             try:
-                server = socket.create_connection(("127.0.0.1", self._target), timeout=10)
+                server = socket.create_connection(("127.0.0.1", self._target), timeout=60)
             except OSError:
                 _reset(client)
                 client.close()

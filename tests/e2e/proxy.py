@@ -162,7 +162,7 @@ class Proxy:
 
     def pass_on(self, passing: Passing) -> Answer:
         """Ask the owner."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self.owner.port, timeout=30, context=self._upstream)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.owner.port, timeout=100, context=self._upstream)
         try:
             headers = {name: value for name, value in passing.headers.items() if name.lower() not in _HOP}
             body = passing.body if passing.method in {"PUT", "POST"} else None
@@ -202,7 +202,7 @@ def _handler(proxy: Proxy, context: ssl.SSLContext) -> type[http.server.BaseHTTP
         protocol_version = "HTTP/1.1"
 
         def setup(self) -> None:
-            self.request.settimeout(60)
+            self.request.settimeout(100)
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.request = context.wrap_socket(self.request, server_side=True)
             proxy._sockets.add(self.request)

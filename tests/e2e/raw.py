@@ -86,7 +86,7 @@ class Raw:
 
     def connection(self) -> http.client.HTTPSConnection:
         """A connection that the caller closes."""
-        return http.client.HTTPSConnection("127.0.0.1", self.owner.port, timeout=30, context=self.context)
+        return http.client.HTTPSConnection("127.0.0.1", self.owner.port, timeout=100, context=self.context)
 
     def call(self, method: str, target: str, body: bytes | None = None, *, token: str = "", **headers: str) -> Answer:
         """One request and its whole answer."""

@@ -202,7 +202,7 @@ class Replicas:
         seen.port = self.port
         return seen
 
-    def connect(self, attester: PlatformAttester | None = None, timeout: float = 60.0) -> clf.Owner:
+    def connect(self, attester: PlatformAttester | None = None, timeout: float = 90.0) -> clf.Owner:
         """An app's connection, through HAProxy."""
         return self.front.connect(attester, timeout=timeout)
 
@@ -210,7 +210,7 @@ class Replicas:
         """Everything."""
         if self.proxy is not None:
             self.proxy.terminate()
-            self.proxy.wait(10)
+            self.proxy.wait(60)
         for server in self.servers:
             if server.process is not None:
                 server.stop()

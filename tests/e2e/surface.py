@@ -210,7 +210,7 @@ class Watched(Raw):
 
     def connection(self) -> http.client.HTTPSConnection:
         """See Raw."""
-        return AtOnce("127.0.0.1", self.owner.port, timeout=30, context=self.context)
+        return AtOnce("127.0.0.1", self.owner.port, timeout=100, context=self.context)
 
     def call(self, method: str, target: str, body: bytes | None = None, *, token: str = "", **headers: str) -> Answer:
         """See Raw."""

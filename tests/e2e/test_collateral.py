@@ -100,7 +100,7 @@ def ask(owner: OwnerProcess, platform: SimulatedPlatform) -> Reply:
 
 def metrics(owner: OwnerProcess) -> dict[str, float]:
     """What the owner's window shows of collateral."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{owner.admin_port}/metrics", timeout=5) as found:
+    with urllib.request.urlopen(f"http://127.0.0.1:{owner.admin_port}/metrics", timeout=60) as found:
         lines = found.read().decode().splitlines()
     return {
         name: float(value)

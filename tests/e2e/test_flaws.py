@@ -426,7 +426,7 @@ def test_flaw_14_secrets_are_nowhere(clinic: OwnerProcess, tmp_path: Path) -> No
         secrets[name] = b"".join((clinic.folder / "keys" / name).read_bytes().splitlines()[1:-1])
     places = {str(path): path.read_bytes() for path in (clinic.folder / "state").rglob("*") if path.is_file()}
     places["log"] = clinic.log().encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{clinic.admin_port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{clinic.admin_port}/metrics", timeout=60) as answer:
         places["metrics"] = answer.read()
     assert b"secrets/" not in places["metrics"]
     places["health"] = json.dumps(clinic.health()).encode()

@@ -64,7 +64,7 @@ def in_flight(owner: OwnerProcess) -> int:
 
 def metrics(owner: OwnerProcess) -> str:
     """The scrape."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{owner.admin_port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{owner.admin_port}/metrics", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         text: str = answer.read().decode()
         return text
@@ -546,11 +546,11 @@ def test_the_window_shows_nothing_else(hospital: OwnerProcess) -> None:
     """The admin listener has two pages, and does not say what it runs on."""
     for path in ("/", "/v1/challenges", "/../state/state.db", "/healthz/"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{hospital.admin_port}{path}", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{hospital.admin_port}{path}", timeout=60)
         with refused.value as answer:
             assert answer.code == 404
             assert "Python" not in str(answer.headers)
-    connection = http.client.HTTPConnection("127.0.0.1", hospital.admin_port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", hospital.admin_port, timeout=60)
     connection.request("POST", "/healthz")
     assert connection.getresponse().status == 501
     connection.close()
