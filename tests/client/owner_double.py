@@ -173,7 +173,7 @@ class OwnerDouble:
             "ca": self.ca_pem,
             "identities": (self.audience,),
             "attester": FixedAttester(),
-            "timeout": 20.0,
+            "timeout": 60.0,
             "pace": FakeTime().pace(),
         }
         return Owner(**(values | options))

@@ -117,11 +117,11 @@ def test_child_of_a_busy_process_does_not_hang(double: OwnerDouble) -> None:
         def hold() -> None:
             with reader._lock, reader._lease._lock, session._lock:
                 held.set()
-                done.wait(30)
+                done.wait(60)
 
         thread = threading.Thread(target=hold)
         thread.start()
-        held.wait(30)
+        held.wait(60)
         text = in_child(lambda: reader.read().hex())
         done.set()
         thread.join()
@@ -234,13 +234,13 @@ def test_nobody_waits_for_the_answer_to_a_close(double: OwnerDouble) -> None:
     def hold(asked: Asked) -> Answer | None:
         if asked.what == "DELETE transfer":
             held.set()
-            released.wait(20)
+            released.wait(60)
         return None
 
     double.before = hold
     owner = double.owner()
     assert owner.read_bytes("f") == b"first"
-    assert held.wait(20)  # reading and closing ended while the owner keeps the answer back
+    assert held.wait(60)  # reading and closing ended while the owner keeps the answer back
     released.set()
     forged = [
         Answer(200, b"x" * (limits.PROBLEM_BYTES + 1)),

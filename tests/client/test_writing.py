@@ -196,7 +196,7 @@ def test_a_part_that_failed_is_hashed_once(double: OwnerDouble, more: int) -> No
     refused = [True]
     double.before = lambda asked: refuse("storage_full") if asked.what == "PUT content" and refused else None
     data = os.urandom(1000 + more)
-    with double.owner(timeout=1).create("r", part_bytes=PART) as writer:
+    with double.owner().create("r", part_bytes=PART) as writer:
         writer.write(data[:1000])
         with pytest.raises(TransferError):
             writer.stage()
@@ -271,7 +271,7 @@ def test_a_part_that_failed_behind_the_app(double: OwnerDouble, durable: int) ->
 
     double.before = before
     data = os.urandom(3 * PART + 7)
-    with double.owner(timeout=1).create("r", part_bytes=PART) as writer:
+    with double.owner().create("r", part_bytes=PART) as writer:
         half = PART // 2
         writer.write(data[:half])
         writer.write(data[half:PART])
@@ -320,7 +320,7 @@ def test_an_exception_that_is_kept_costs_nothing(double: OwnerDouble) -> None:
     refused = [True]
     double.before = lambda asked: refuse("storage_full") if asked.what == "PUT content" and refused else None
     data = os.urandom(3 * PART)
-    with double.owner(timeout=1).create("r", part_bytes=PART) as writer:
+    with double.owner().create("r", part_bytes=PART) as writer:
         writer.write(data[:1000])
         with pytest.raises(TransferError) as kept:
             writer.stage()

@@ -247,7 +247,7 @@ def impatient(
     ca: bytes | None = None,
     attester: Any = None,
     identity: str | None = None,
-    timeout: float = 20.0,
+    timeout: float = 30.0,
 ) -> Owner:
     """The real client against this owner, or against whoever answers at `url`; pauses between tries are skipped."""
     return Owner(

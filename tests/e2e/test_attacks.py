@@ -102,7 +102,7 @@ def test_an_older_tls_version(clinic: OwnerProcess, tmp_path: Path) -> None:
     old = ssl.create_default_context(cafile=str(clinic.ca))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with (
-        socket.create_connection(("127.0.0.1", clinic.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", clinic.port), timeout=60) as plain,
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         old.wrap_socket(plain, server_hostname="127.0.0.1")
@@ -579,7 +579,7 @@ def test_a_body_that_is_always_truncated(clinic: OwnerProcess, proxy: Proxy) -> 
         return replace(answer, body=answer.body[:neat]) if passing.kind == "content" else answer
 
     proxy.after = truncate
-    with impatient(clinic, url=proxy.url, timeout=3) as owner, pytest.raises(clf.UnreachableError) as refused:
+    with impatient(clinic, url=proxy.url) as owner, pytest.raises(clf.UnreachableError) as refused:
         owner.read_bytes("endless.bin")
     assert refused.value.code == "unreachable"
 
@@ -637,7 +637,7 @@ def test_a_forged_success(clinic: OwnerProcess, proxy: Proxy, kind: str, body: b
     """A 200 that the owner never gave is an error, and nothing that was not committed is published."""
     proxy.before = lambda passing: Answer(200, {}, body) if passing.kind == kind else passing
     path = f"attacks/forged-{kind}-{len(body)}.bin"
-    with impatient(clinic, url=proxy.url, timeout=3) as owner, pytest.raises(clf.ClfError) as refused:
+    with impatient(clinic, url=proxy.url) as owner, pytest.raises(clf.ClfError) as refused:
         use(owner, kind, path)
     assert isinstance(refused.value, clf.WireError | clf.UnreachableError)
     assert not (clinic.results / path).exists()
@@ -668,7 +668,7 @@ def test_a_lost_commit_answer(clinic: OwnerProcess, proxy: Proxy) -> None:
 def test_a_commit_answer_that_never_comes(clinic: OwnerProcess, proxy: Proxy) -> None:
     """Then the client says that it does not know, which is the truth; the owner finds the whole result."""
     proxy.after = lambda passing, answer: CUT if passing.kind == "commit" else answer
-    with impatient(clinic, url=proxy.url, timeout=3) as owner, pytest.raises(clf.UnreachableError) as unknown:
+    with impatient(clinic, url=proxy.url) as owner, pytest.raises(clf.UnreachableError) as unknown:
         write(owner, "attacks/unknown.bin", b"whole")
     assert unknown.value.code == "commit_unknown"
     assert (clinic.results / "attacks/unknown.bin").read_bytes() == b"whole"
@@ -814,8 +814,8 @@ def test_parts_that_are_too_many_together(new_owner: OwnerProcess) -> None:
         raw = Raw(new_owner)
         parts = [HalfAPart(raw.open("write", f"{number}.bin"), os.urandom(3_000_000)) for number in range(3)]
         assert sorted(part.finish() for part in parts) == [200, 507, 507]
-        staged = (new_owner.results / ".clf-staging").iterdir()
-        assert sorted(path.stat().st_size for path in staged) == [0, 0, 3_000_000]
+        staging = new_owner.results / ".clf-staging"
+        assert sorted(path.stat().st_size for path in staging.iterdir()) == [0, 0, 3_000_000]
         assert [entry["code"] for entry in new_owner.denials() if entry["code"] != "writer_busy"] == [
             "quota_exceeded"
         ] * 2

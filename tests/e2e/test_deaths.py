@@ -121,8 +121,10 @@ def test_a_result_that_was_taken_away_is_not_published_again(ward: OwnerProcess)
     data = os.urandom(1000)
     result = publish(ward, "results/taken", data)
     staged = staging(ward, result)
-    staged.write_bytes(data)
-    staged.chmod(0o600)
+    with open(
+        os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+    ) as file:  # a sweep may take it at once
+        file.write(data)
     (ward.results / "results" / "taken").unlink()
     wait_until(lambda: not staged.exists())
     assert not (ward.results / "results" / "taken").exists()

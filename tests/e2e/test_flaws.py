@@ -109,7 +109,7 @@ def test_flaw_03_a_key_is_its_file_and_nothing_else(careful: OwnerProcess) -> No
     """A key of any length is released as its file has it; one that is missing is never something else instead."""
     key_file = careful.folder / "keys" / "named" / "odd"
     attester = careful.world.attester(bytes([3]) * 32)
-    with impatient(careful, attester=attester, timeout=3) as owner:
+    with impatient(careful, attester=attester) as owner:
         assert owner.key("odd") == b"33 bytes that are no hex digits !"
         for content in (b"", b"x" * 4097, None):
             key_file.unlink() if content is None else key_file.write_bytes(content)
@@ -197,7 +197,7 @@ class Line:
 
     def __init__(self, owner: OwnerProcess) -> None:
         context = ssl.create_default_context(cafile=str(owner.ca))
-        plain = socket.create_connection(("127.0.0.1", owner.port), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", owner.port), timeout=60)
         self.socket = context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def send(self, data: bytes) -> None:
@@ -574,7 +574,7 @@ def test_flaw_21_stalled_clients_stop_nobody(clinic: OwnerProcess) -> None:
     stalled: list[socket.socket] = []
 
     def connect() -> socket.socket:
-        made = socket.create_connection(("127.0.0.1", clinic.port), timeout=20)
+        made = socket.create_connection(("127.0.0.1", clinic.port), timeout=60)
         stalled.append(made)
         return made
 
@@ -601,7 +601,7 @@ def test_flaw_21_stalled_clients_stop_nobody(clinic: OwnerProcess) -> None:
             where = f"/v1/transfers/{write.id}/content?offset=0&length=1000000&nonce={'A' * 22}"
             head = f"PUT {where} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {write.grant.token}\r\n"
             tls(f"{head}Content-Length: {sealed_size(1_000_000)}\r\n\r\n".encode() + bytes(70_000))  # half a part
-        with impatient(clinic, timeout=30) as owner:
+        with impatient(clinic, timeout=60) as owner:
             assert owner.read_bytes("patients.csv") == (clinic.data / "patients.csv").read_bytes()
             assert owner.list("/")
             with owner.create("flaws/meanwhile.bin", inputs=()) as writer:

@@ -42,7 +42,7 @@ def test_a_full_results_disk(new_owner: OwnerProcess) -> None:
     with small_disk(new_owner.results, 2 << 20), running(new_owner):
         ballast = new_owner.results / ".ballast"
         ballast.write_bytes(bytes(1_500_000))
-        with impatient(new_owner, timeout=3) as owner:
+        with impatient(new_owner) as owner:
             with pytest.raises(clf.TransferError) as refused:
                 publish(owner, content)
             assert (refused.value.code, refused.value.status) == ("storage_full", 507)

@@ -53,7 +53,7 @@ class Scene:
         """The named key."""
         return next((self.owner.folder / "keys" / "named").glob("model*")).read_bytes()
 
-    def client(self, *, timeout: float = 20.0) -> clf.Owner:
+    def client(self, *, timeout: float = 30.0) -> clf.Owner:
         """The real client, through the proxy."""
         return impatient(self.owner, url=self.proxy.url, timeout=timeout)
 
@@ -132,7 +132,7 @@ BY_KIND: dict[str, tuple[Work, ...]] = {
 KINDS = tuple(BY_KIND)
 
 
-def outcome(scene: Scene, work: Work, *, timeout: float = 20.0) -> clf.ClfError | None:
+def outcome(scene: Scene, work: Work, *, timeout: float = 30.0) -> clf.ClfError | None:
     """Do it: the error that the client raised, or None if it succeeded, which it only does with the right bytes."""
     with scene.client(timeout=timeout) as owner:
         try:
@@ -344,7 +344,7 @@ def test_a_flipped_bit_in_a_request(scene: Scene, kind: str, place: float) -> No
 
     for work in BY_KIND[kind]:
         scene.proxy.before = flip
-        error = outcome(scene, work, timeout=5)
+        error = outcome(scene, work, timeout=15)
         assert isinstance(error, clf.TransferError), error
         assert error.code in {"malformed", "body_invalid", "evidence_invalid", "audience_unknown", "challenge_invalid"}
 
@@ -373,7 +373,7 @@ def test_changed_parameters(scene: Scene, kind: str, change: dict[str, str | int
     """Another range, index or nonce than the enclave's does not open; nothing is read or stored in its place."""
     scene.proxy.before = lambda passing: passing.with_query(**change) if passing.kind == kind else passing
     for work in BY_KIND[kind]:
-        error = outcome(scene, work, timeout=5)
+        error = outcome(scene, work, timeout=15)
         assert isinstance(error, clf.IntegrityError | clf.TransferError | clf.UnreachableError), (work, error)
 
 
@@ -390,7 +390,7 @@ def test_requests_sent_to_another_transfer(scene: Scene, kind: str) -> None:
         return replace(passing, target=passing.target.replace(passing.transfer, other.id), headers=headers)
 
     scene.proxy.before = lead_away
-    error = outcome(scene, BY_KIND[kind][0], timeout=5)
+    error = outcome(scene, BY_KIND[kind][0], timeout=15)
     assert isinstance(error, clf.IntegrityError | clf.TransferError), error
     assert "committed" not in entries(scene.owner, other.id)
     other.close()
@@ -429,7 +429,7 @@ def test_a_request_that_never_arrives(scene: Scene, kind: str) -> None:
         scene.proxy.before = once
         assert outcome(scene, work) is None
         scene.proxy.before = lambda passing: CUT if passing.kind == kind else passing
-        error = outcome(scene, work, timeout=3)
+        error = outcome(scene, work, timeout=15)
         assert error is None if kind == "close" else isinstance(error, clf.UnreachableError)
 
 
@@ -466,7 +466,7 @@ def test_another_status_on_the_right_body(scene: Scene, kind: str, status: int) 
     """The status alone makes no data: with a genuine body it is an error or the right bytes."""
     change = Only(kind, lambda _p, answer: replace(answer, status=status, body=b"" if status == 204 else answer.body))
     scene.proxy.after = change
-    error = outcome(scene, BY_KIND[kind][0], timeout=3)
+    error = outcome(scene, BY_KIND[kind][0], timeout=15)
     assert change.done
     documented = {200, 201} if kind in {"challenge", "transfer", "commit"} else {200}
     assert error is None or status not in documented
@@ -554,7 +554,7 @@ def test_answers_of_two_at_once_swapped(scene: Scene, kind: str) -> None:
         if mine > 1:
             return answer
         waiting[mine] = answer
-        meeting.wait(20)
+        meeting.wait(60)
         return waiting[1 - mine]
 
     scene.proxy.after = swap
