@@ -88,9 +88,9 @@ BYTES_PER_SECOND_PER_ADDRESS: Final = 1024 * MIB
 BYTES_PER_SECOND_PER_ENCLAVE: Final = 1024 * MIB
 """The same for one enclave of the policy, wherever it runs."""
 CONCURRENT_APPRAISALS_COUNT: Final = 4
-"""Appraisals worked on at once: each holds the interpreter for about 1 ms, and may wait for collateral."""
+"""Appraisals worked on at once: each holds the interpreter for about 1 ms. As many again may fetch collateral."""
 WAITING_APPRAISALS_COUNT: Final = 64
-"""Appraisals that may wait for a worker; further ones are answered `busy`."""
+"""Appraisals that may wait for a worker; further ones are answered `busy`. As many again may wait to fetch."""
 CONCURRENT_BODIES_COUNT: Final = 64
 """Content bodies in flight in one process: 64 stalled readers cost some 220 MiB with pieces of 256 KiB."""
 CONCURRENT_BODIES_PER_ENCLAVE_COUNT: Final = 64
@@ -330,7 +330,7 @@ S3_ORPHAN_SECONDS: Final = 3600
 
 # --- a worker ---------------------------------------------------------------------------------------
 SPARE_THREADS_COUNT: Final = 32
-"""Threads for short steps, besides one for every appraisal, waiting or not, and one for every body."""
+"""Threads for short steps, besides those of appraisals and bodies (clf.server.connections.threads_count)."""
 SPARE_HANDLES_COUNT: Final = 256
 """File handles beside those of connections, threads and bodies: the audit log, keys, collateral, the program itself."""
 CONNECTIONS_LOOK_SECONDS: Final = 0.25

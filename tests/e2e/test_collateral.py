@@ -15,6 +15,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,32 @@ def test_a_pccs_that_comes_back(stage: Stage, owner: OwnerProcess) -> None:
     assert metrics(owner)["clf_collateral_expires_timestamp_seconds"] < time.time() + 31 * DAY
     lines = [json.loads(line)["event"] for line in owner.log().splitlines() if name in line]
     assert lines == ["collateral cannot be fetched", "collateral comes again"]
+
+
+def test_a_model_whose_collateral_does_not_come_holds_up_no_other(stage: Stage) -> None:
+    """All places of those who wait for a PCCS are taken; who is on a model whose collateral is there is served."""
+    counts = {"concurrent_appraisals_count": 1, "waiting_appraisals_count": 1, "collateral_fetch_seconds": 20}
+    owner = OwnerProcess(stage, "held-up", limits=counts)
+    owner.put("a.csv", b"a,b\n1,2\n")
+    owner.allow("app", read="**")
+    opened = threading.Event()
+
+    def held(reply: Answer) -> Answer:
+        opened.wait(60)
+        return reply
+
+    with running(owner), ThreadPoolExecutor(3) as pool:
+        known = stage.new_platform()
+        assert ask(owner, known).status == 201
+        stuck = stage.new_platform(only("/tcb?", held))
+        try:
+            asked = [pool.submit(ask, owner, stuck) for _ in range(3)]
+            wait_until(lambda: any(one.done() for one in asked))
+            assert ask(owner, known).status == 201
+            assert sum(one.done() for one in asked) == 1, "the others still wait for their collateral"
+        finally:
+            opened.set()
+        assert sorted(one.result().status for one in asked) == [201, 201, 503]
 
 
 def test_older_than_seen(stage: Stage, owner: OwnerProcess) -> None:

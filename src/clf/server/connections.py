@@ -257,9 +257,11 @@ class Watch:
 
 
 def threads_count(settings: Limits) -> int:
-    """Threads of a worker: one for every appraisal, waiting or not, one for every body, and some for short steps."""
+    """Threads of a worker: one for every appraisal, waiting or not, as many for those that wait for collateral, one for
+    every body, and some for short steps.
+    """
     appraisals = settings.concurrent_appraisals_count + settings.waiting_appraisals_count
-    return appraisals + settings.concurrent_bodies_count + limits.SPARE_THREADS_COUNT
+    return 2 * appraisals + settings.concurrent_bodies_count + limits.SPARE_THREADS_COUNT
 
 
 def reserve(settings: Limits) -> int:

@@ -22,6 +22,7 @@ Nothing after a step happens unless the step held. Steps 1 to 7 need no network 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from clf import limits
@@ -99,23 +100,7 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     step.name = "5 challenge"
     challenge.check(request.challenge, keys=services.challenge_keys.keys, audience=request.audience, now=now)
 
-    step.name = "6 evidence"
-    with services.appraisals.place():
-        evidence = services.verifier.precheck(quote, wire_request.report_data(raw))
-
-        step.name = "7 measurement"
-        policy = services.policy.current()
-        identity = evidence.sgx or evidence.tdx
-        if identity is None or evidence.tee != FORMATS[format_name]:
-            raise Refusal("evidence_invalid", f"a {evidence.tee} quote sent as {format_name}", step="6 evidence")
-        facts.update(subjects.identity_facts(identity))
-        _require(measurement_known(policy, identity))
-
-        step.name = "8 collateral"
-        collateral = services.verifier.collateral(evidence)
-
-        step.name = "9 appraisal"
-        claims = services.verifier.appraise(evidence, collateral)
+    policy, claims = _appraise(services, raw, format_name, quote, facts, step)
     facts.update(subjects.claims_facts(claims))
 
     step.name = "10 decision"
@@ -142,6 +127,36 @@ def _open(services: Services, body: bytes, facts: Facts, step: _Step) -> Opened:
     services.record("released", {**facts, "decision": "allow", "code": "allowed"})
     services.metrics.opened(request.action)
     return Opened(row.answer.decode("ascii"), replayed=False)
+
+
+def _appraise(  # noqa: PLR0917 - what came with the request, and what is told of it
+    services: Services, raw: bytes, format_name: str, quote: bytes, facts: Facts, step: _Step
+) -> tuple[Policy, Claims]:
+    """Steps 6 to 9: what the evidence proves, and the policy by which it was looked at."""
+    step.name = "6 evidence"
+    with ExitStack() as place:
+        place.enter_context(services.appraisals.place())
+        evidence = services.verifier.precheck(quote, wire_request.report_data(raw))
+
+        step.name = "7 measurement"
+        policy = services.policy.current()
+        identity = evidence.sgx or evidence.tdx
+        if identity is None or evidence.tee != FORMATS[format_name]:
+            raise Refusal("evidence_invalid", f"a {evidence.tee} quote sent as {format_name}", step="6 evidence")
+        facts.update(subjects.identity_facts(identity))
+        _require(measurement_known(policy, identity))
+
+        step.name = "8 collateral"
+        collateral = services.verifier.collateral_at_hand(evidence)
+        if collateral is None:
+            # Nothing is proven yet, and it may take long: who waits here must not keep the others from being appraised.
+            place.close()
+            with services.fetches.place():
+                collateral = services.verifier.collateral(evidence)
+            place.enter_context(services.appraisals.place())
+
+        step.name = "9 appraisal"
+        return policy, services.verifier.appraise(evidence, collateral)
 
 
 def parse_body(body: bytes) -> tuple[bytes, str, bytes]:

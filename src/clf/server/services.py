@@ -61,6 +61,8 @@ class Services:
     rate: Rate
     rate_of_enclave: Rate
     appraisals: Places
+    fetches: Places
+    """As many, for those whose collateral is not at hand."""
     bodies: Places
     pace: Pace
     pace_of_address: Pace

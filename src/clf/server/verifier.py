@@ -61,9 +61,16 @@ class Verifier:
         """Everything that needs no collateral. Raises AppraisalError."""
         return precheck(quote, report_data, self._trust, self._now())
 
+    def collateral_at_hand(self, checked: CheckedQuote) -> Collateral | None:
+        """The platform's collateral where the cache has it; None where it has to be fetched."""
+        found = self._collateral.at_hand(checked.fmspc, checked.pck_ca, checked.tee)
+        return None if found is None else self._noted(found)
+
     def collateral(self, checked: CheckedQuote) -> Collateral:
         """The platform's collateral, fetched where the cache has none that is good. Raises CollateralError."""
-        found = self._collateral.get(checked.fmspc, checked.pck_ca, checked.tee)
+        return self._noted(self._collateral.get(checked.fmspc, checked.pck_ca, checked.tee))
+
+    def _noted(self, found: Collateral) -> Collateral:
         if found is not self._last:
             self._last = found
             self._tell()

@@ -16,6 +16,7 @@ from clf.errors import ConfigError
 from clf.server.app import create_app
 from clf.server.collateral import open_cache
 from clf.server.config import ServerConfig, parse_config
+from clf.server.config_model import Limits
 from clf.server.connections import Connections
 from clf.server.keys_live import LiveKeys
 from clf.server.limiting import Pace, Places, Rate
@@ -79,12 +80,8 @@ def open_services(config: ServerConfig) -> Services:
             time.monotonic,
             name="transfers_per_second_per_enclave",
         ),
-        appraisals=Places(
-            settings.concurrent_appraisals_count,
-            "concurrent_appraisals_count",
-            waiting=settings.waiting_appraisals_count,
-            wait_seconds=2 * settings.collateral_fetch_seconds,
-        ),
+        appraisals=_appraisals(settings),
+        fetches=_appraisals(settings),
         bodies=Places(settings.concurrent_bodies_count, "concurrent_bodies_count"),
         pace=Pace(settings.release_bytes_per_second, time.monotonic, name="release_bytes_per_second"),
         pace_of_address=Pace(
@@ -94,6 +91,15 @@ def open_services(config: ServerConfig) -> Services:
             settings.bytes_per_second_per_enclave, time.monotonic, name="bytes_per_second_per_enclave"
         ),
         connections=Connections(settings),
+    )
+
+
+def _appraisals(settings: Limits) -> Places:
+    return Places(
+        settings.concurrent_appraisals_count,
+        "concurrent_appraisals_count",
+        waiting=settings.waiting_appraisals_count,
+        wait_seconds=2 * settings.collateral_fetch_seconds,
     )
 
 

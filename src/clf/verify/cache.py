@@ -137,9 +137,7 @@ class CollateralCache:
             now = self._now()
             entry = self._entry(key)
             usable = self._usable(entry.kept, now)
-            if usable is not None and (
-                self._background or not _is_due(entry, now) or _waits(entry.failure, now) or entry.running is not None
-            ):
+            if usable is not None and self._serves(entry, now):
                 return self._use(key, entry, usable, now)
             if usable is None and entry.failure is not None and _lately(entry.failure, now):
                 raise entry.failure.error()
@@ -149,6 +147,22 @@ class CollateralCache:
                 running = entry.running = Future()
         kept = self._run(key, entry, running) if mine else self._wait(running)
         return self._use(key, entry, kept, now)
+
+    def at_hand(self, fmspc: str, pck_ca: str, tee: Tee) -> Collateral | None:
+        """What `get` would return without waiting for anybody; None where it would have to."""
+        key = (fmspc.lower(), pck_ca, tee)
+        with self._lock:
+            now, entry = self._now(), self._entries.get(key)
+            usable = None if entry is None else self._usable(entry.kept, now)
+            if entry is None or usable is None or not self._serves(entry, now):
+                return None
+            self._asked += 1
+            self._entries.move_to_end(key)
+            return self._use(key, entry, usable, now)
+
+    def _serves(self, entry: _Entry, now: float) -> bool:
+        """Whether what is usable is used as it is; the lock is held."""
+        return self._background or not _is_due(entry, now) or _waits(entry.failure, now) or entry.running is not None
 
     def _use(self, key: Key, entry: _Entry, kept: Kept, now: float) -> Collateral:
         """Note now and then that it was needed: what nobody needs is not renewed for ever."""
