@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -11,9 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from clf import limits
 from clf.errors import WireError
 from clf.server import parsed
+from clf.server.downloads import Manifests
 from clf.server.parsed import Parsed
+from clf.server.services import Services
 from clf.server.state import Transfer
 from clf.wire import request as wire_request
+from clf.wire.documents import ManifestEntry, encode_manifest
 from tests.verify import policies
 
 
@@ -66,3 +73,40 @@ def test_a_row_that_holds_something_else_is_refused() -> None:
     """A state that was altered gives an error and no decision."""
     with pytest.raises(WireError):
         Parsed().of(replace(row(1), claims="[]"))
+
+
+def test_a_manifest_is_read_once_for_all_who_ask_at_once() -> None:
+    """A folder of 100,000 files costs seconds to decode: an app that reads it with many threads pays that once."""
+    entry = ManifestEntry(path="a", size=1, etag="A" * 22, modified=1)
+    count, asking, opened = 8, threading.Semaphore(0), threading.Event()
+    read: list[str] = []
+
+    def manifest(transfer_id: str) -> bytes:
+        read.append(transfer_id)
+        opened.wait(30)
+        return encode_manifest([entry])
+
+    manifests = Manifests(cast(Services, SimpleNamespace(state=SimpleNamespace(manifest=manifest))))
+
+    def ask() -> list[ManifestEntry]:
+        asking.release()
+        return manifests.get("t")[1]
+
+    with ThreadPoolExecutor(count) as pool:
+        asked = [pool.submit(ask) for _ in range(count)]
+        for _ in range(count):
+            asking.acquire()
+        opened.set()
+        assert [one.result() for one in asked] == [[entry]] * count
+    assert read == ["t"]
+
+
+def test_a_manifest_that_could_not_be_read_is_read_again() -> None:
+    """A state that fails once is an error for who asked then, and for nobody later."""
+    answers: list[bytes] = [b"nonsense", b""]
+    state = SimpleNamespace(manifest=lambda _id: answers.pop(0))
+    manifests = Manifests(cast(Services, SimpleNamespace(state=state)))
+    with pytest.raises(WireError):
+        manifests.get("t")
+    assert manifests.get("t") == (b"", [])
+    assert manifests.get("t") == (b"", [])

@@ -21,6 +21,7 @@ import abc
 import math
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future
 from typing import NoReturn
 
 from clf import limits
@@ -36,26 +37,36 @@ _MANIFESTS_COUNT = 32
 
 
 class Manifests:
-    """The manifests of open folder transfers, decoded once and kept for the few in use."""
+    """The manifests of open folder transfers, decoded once and kept for the few in use.
+
+    A large one takes the interpreter for seconds: whoever asks for it meanwhile waits for that, and does not repeat it.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._kept: OrderedDict[str, tuple[bytes, list[ManifestEntry]]] = OrderedDict()
+        self._kept: OrderedDict[str, Future[tuple[bytes, list[ManifestEntry]]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, transfer_id: str) -> tuple[bytes, list[ManifestEntry]]:
         """The manifest as bytes and as entries."""
         with self._lock:
-            if transfer_id in self._kept:
-                self._kept.move_to_end(transfer_id)
-                return self._kept[transfer_id]
-        data = self._services.state.manifest(transfer_id) or b""
-        value = (data, decode_manifest(data))
-        with self._lock:
-            self._kept[transfer_id] = value
-            while len(self._kept) > _MANIFESTS_COUNT:
-                self._kept.popitem(last=False)
-        return value
+            found = self._kept.get(transfer_id)
+            mine = found is None
+            if found is None:
+                found = self._kept[transfer_id] = Future()
+                while len(self._kept) > _MANIFESTS_COUNT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(transfer_id)
+        if mine:
+            try:
+                data = self._services.state.manifest(transfer_id) or b""
+                found.set_result((data, decode_manifest(data)))
+            except BaseException as error:
+                with self._lock:
+                    if self._kept.get(transfer_id) is found:
+                        del self._kept[transfer_id]
+                found.set_exception(error)
+        return found.result()
 
 
 class Download(abc.ABC):
