@@ -163,6 +163,15 @@ def parse_config(data: bytes, folder: Path) -> ServerConfig:
     buckets = _buckets(file, folder, lines)
     listen = _address(server.listen, "listen", lines)
     admin = _address(server.admin, "admin", lines)
+    if not is_ip(listen.host) or "%" in listen.host:  # the HTTP server looks up no names
+        raise at(
+            lines,
+            ("server", "listen"),
+            FILE_NAME,
+            "is not an IP address with a port",
+            remedy="write 0.0.0.0:PORT or [::]:PORT for all addresses of this machine, or one of them",
+            value=server.listen,
+        )
     if not is_loopback(admin.host):
         raise at(
             lines,
