@@ -115,6 +115,8 @@ MALLOC_ARENAS_COUNT: Final = 2
 """Its arenas: threads that hold the interpreter one at a time need no more, and each keeps what it once had."""
 LISTEN_SECONDS: Final = 5.0
 """How long a starting server waits for its port: the workers of a killed one may hold it for a moment."""
+LOCK_SECONDS: Final = 1.0
+"""How long a starting server waits for its folder's lock: `clf server status` takes it for a moment to look."""
 STOP_GRACE_SECONDS: Final = 30
 """What a stopping server gives bodies in flight before it cuts them; uploads go on at the last durable byte."""
 

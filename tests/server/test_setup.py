@@ -24,7 +24,10 @@ from clf.server import certificates, durable, setup
 from clf.server.config import Collateral, load
 from clf.server.explain import check
 from clf.server.keys import load_identity, load_keyring, new_keyring, read_named_key, rotate
+from clf.server.policy_live import activate
 from clf.server.rotation import renew_certificate
+from clf.server.run import is_running, take_lock
+from tests.privileges import modes_count
 from tests.server.owner import NOW, make
 
 DAY = 86_400
@@ -400,3 +403,32 @@ def test_no_command_of_roots_makes_a_file_that_the_server_could_not_read(
     assert isinstance(result.exception, ConfigError), result.output
     assert result.exception.code == "wrong_user"
     assert {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))} == before
+
+
+def test_a_look_at_the_status_keeps_no_server_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A monitor holds the folder's lock for a moment; exit code 3 would keep a service manager from trying again."""
+    config = load(make(tmp_path / "owner").folder)
+    held = [take_lock(config)]
+    monkeypatch.setattr(time, "sleep", lambda _seconds: os.close(held.pop()))
+    os.close(take_lock(config))
+    assert not held
+    server = take_lock(config)
+    assert is_running(config)
+    os.close(server)
+    assert not is_running(config)
+
+
+def test_a_state_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """Starting, reloading and looking name the folder and say what to do, with no traceback."""
+    config = load(make(tmp_path / "owner").folder)
+    config.state.chmod(0o500)
+    try:
+        with modes_count():
+            for act in (lambda: take_lock(config), lambda: activate(config, b""), lambda: is_running(config)):
+                with pytest.raises(ConfigError) as refused:
+                    act()
+                assert refused.value.field == "server.state"
+                assert str(config.state) in refused.value.message
+                assert "write to its state folder" in refused.value.remedy
+    finally:
+        config.state.chmod(0o700)

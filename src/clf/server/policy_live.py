@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from clf.errors import ConfigError, StateError
 from clf.server.config import ServerConfig, parse_config
+from clf.server.durable import sync_folder
 from clf.server.names import ACTIVE_NAME
 from clf.strict_toml import read_file
 from clf.verify.policy import Policy
@@ -74,14 +76,24 @@ def activate(config: ServerConfig, data: bytes) -> None:
     """Make `data`, which `config` was parsed from, the policy in force: written, synced and renamed into place."""
     target = config.state / ACTIVE_NAME
     temporary = config.state / f"{ACTIVE_NAME}.{os.getpid()}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
-    folder = os.open(config.state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with writing_state(config):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        sync_folder(config.state)
+
+
+@contextmanager
+def writing_state(config: ServerConfig) -> Iterator[None]:
+    """What the system says of the state folder, as a ConfigError."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"state: {error.filename or config.state}: {error.strerror}",
+            field="server.state",
+            remedy="make room on its disk, and let the server's user write to its state folder",
+        ) from None

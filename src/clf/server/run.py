@@ -29,7 +29,7 @@ from clf.server.due import recorder, rotate_due
 from clf.server.keys import load_identity
 from clf.server.logs import configure_logging
 from clf.server.names import ACTIVE_NAME, ACTIVE_VARIABLE, FOLDER_VARIABLE, LOCK_NAME, METRICS_NAME
-from clf.server.policy_live import activate
+from clf.server.policy_live import activate, writing_state
 from clf.server.refusal import Refusal
 from clf.server.replicas import agree_on_keys, agree_on_policy
 from clf.server.rotation import interrupted
@@ -85,16 +85,20 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def take_lock(config: ServerConfig) -> int:
+def take_lock(config: ServerConfig, *, wait_seconds: float = limits.LOCK_SECONDS) -> int:
     """Make this the folder's only server; the lock ends with the process, however that ends. Raises ConfigError.
 
-    Two servers would each believe to be the one that the owner stops, reloads and looks at.
+    Two servers would each believe to be the one that the owner stops, reloads and looks at. A monitor that looks at
+    the status holds it for a moment, too, and must not be what keeps a server from starting.
     """
-    config.state.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(config.state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    with writing_state(config):
+        config.state.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(config.state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    until = time.monotonic() + wait_seconds
+    while not _has_lock(handle):
+        if time.monotonic() < until:
+            time.sleep(0.05)
+            continue
         process = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
         os.close(handle)
         raise ConfigError(
@@ -106,6 +110,14 @@ def take_lock(config: ServerConfig) -> int:
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
     return handle
+
+
+def _has_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -121,8 +133,10 @@ def locked(config: ServerConfig) -> Iterator[None]:
 def is_running(config: ServerConfig) -> bool:
     """Whether a server serves this folder now."""
     try:
-        os.close(take_lock(config))
-    except ConfigError:
+        os.close(take_lock(config, wait_seconds=0))
+    except ConfigError as error:
+        if error.code != "already_running":
+            raise
         return True
     return False
 
@@ -154,7 +168,8 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     """Everything a worker will open is opened once here, so that mistakes are told at once and in one place."""
     metrics = config.state / METRICS_NAME
     shutil.rmtree(metrics, ignore_errors=True)
-    metrics.mkdir(mode=0o700)
+    with writing_state(config):
+        metrics.mkdir(mode=0o700)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
     # Otherwise the C library gives the memory of each piece of a body back to the kernel and asks for it again: 190,000
     # page faults for a GiB of upload.
