@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -26,10 +27,13 @@ from clf.server.backup import (
     refuse_unfinished,
     restore,
 )
+from clf.server.certificates import new_key, private_pem
 from clf.server.config import ServerConfig, load
+from clf.server.due import recorder
 from clf.server.durable import write_private
 from clf.server.key_backup import load_keys, save_keys
 from clf.server.keys import load_private_key
+from clf.server.rotation import change_pinned
 from clf.server.state import StateStore, Usage
 from tests.server.killing import killed_everywhere
 from tests.server.owner import make
@@ -149,6 +153,35 @@ def test_a_restore_counts_what_the_log_shows_since(config: ServerConfig, backup:
     assert verify(config.state / "audit", public(config)).holds
 
 
+def rotated(config: ServerConfig) -> None:
+    """The identity is rotated, and the former one forgotten."""
+    with contextlib.closing(StateStore.open(config.state / "state.db", config.trust)) as state:
+        for open_row in state.list_open():  # they stand for transfers, and hold no request that names an identity
+            state.end(open_row.id, "closed", "", time.time())
+        for stage in ("prepare", "activate", "finish"):
+            change_pinned(config, "identity", stage, recorder(config, time.time), state, time.time(), at_once=True)
+
+
+def test_a_backup_of_before_a_rotation_comes_back(config: ServerConfig, backup: Path, tmp_path: Path) -> None:
+    """The log shows whose it was. Where that is lost, the key of then has to be shown; another identity never does."""
+    shutil.copy2(config.identity_file, tmp_path / "then.pem")
+    rotated(config)
+    for path in config.state.glob("state.db*"):
+        path.unlink()
+    assert restore(config, backup, time.time).counted == 1
+    assert usage(config) == Usage(3, 30)
+    shutil.rmtree(config.state / "audit")
+    with pytest.raises(ConfigError) as refused:
+        restore(config, backup, time.time, used_up=True)
+    assert str(config.former_identity_file) in refused.value.remedy
+    write_private(config.former_identity_file, private_pem(new_key()))
+    with pytest.raises(ConfigError, match="of the owner"):
+        restore(config, backup, time.time, used_up=True)
+    shutil.copy2(tmp_path / "then.pem", config.former_identity_file)
+    restore(config, backup, time.time, used_up=True)
+    assert usage(config) == Usage(5, 1000)
+
+
 LOST = ["gone", "cut off", "tampered", "begun anew", "cut off where only a head tells"]
 
 
@@ -218,6 +251,25 @@ def test_a_killed_backup_leaves_none(config: ServerConfig, tmp_path: Path) -> No
         assert not out.with_name(f".{out.name}.partial").exists()
         assert verify(copy / "state" / "audit", public(config)).holds
     assert made
+
+
+def test_a_backup_that_fails_takes_no_room(
+    config: ServerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each night's has another name, so what a full disk or a damaged log left would fill it for good."""
+
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("clf.server.backup._copy_audit", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            make_backup(config, tmp_path / "nightly" / "1", time.time())
+    log = config.state / "audit" / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"a.csv", b"b.csv", 1))
+    with pytest.raises(AuditError):
+        make_backup(config, tmp_path / "nightly" / "2", time.time())
+    assert list((tmp_path / "nightly").iterdir()) == []
 
 
 @pytest.mark.parametrize("log", ["kept", "lost"])

@@ -99,7 +99,7 @@ def make_backup(config: ServerConfig, out: Path, now: float) -> Manifest:
     refuse_unfinished(config)
     if not (config.state / STATE_NAME).exists():
         raise ConfigError("there is no state yet", field="dir", remedy="the first clf server run makes it")
-    partial = out.with_name(f".{out.name}.partial")
+    partial, made = out.with_name(f".{out.name}.partial"), False
     key = load_private_key(config.audit_key_file, "audit key")
     state = StateStore.open(config.state / STATE_NAME, config.trust)
     audit = AuditLog(config.state / AUDIT_NAME, key, lambda: now)
@@ -132,6 +132,7 @@ def make_backup(config: ServerConfig, out: Path, now: float) -> Manifest:
         for folder in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
             sync_folder(folder)
         os.rename(partial, out)
+        made = True
         sync_folder(out.parent)
         state.set_last_backup(now)
     except OSError as error:
@@ -139,6 +140,8 @@ def make_backup(config: ServerConfig, out: Path, now: float) -> Manifest:
             f"{error.filename or out}: {error.strerror}", field="out", remedy="name a folder with room enough"
         ) from None
     finally:
+        if not made:  # each night's has a name of its own: on a full disk nobody would ever make room again
+            shutil.rmtree(partial, ignore_errors=True)
         audit.close()
         state.close()
     return manifest
@@ -298,8 +301,15 @@ def restore(
     key = load_private_key(config.audit_key_file, "audit key")
     manifest = check_backup(backup, key.public_key())
     identities = [path for path in (config.identity_file, config.former_identity_file) if path.exists()]
-    if manifest.owner not in [load_identity(path).thumbprint for path in identities]:
-        raise ConfigError(f"{backup} is of the owner {manifest.owner}", field="backup", remedy="name one of this owner")
+    known = {load_identity(path).thumbprint for path in identities}
+    # Where this restore was begun before, this was looked at then, and the log may have been moved aside since.
+    if manifest.owner not in known and not unfinished(config) and not _was_identity(config, key, manifest.owner):
+        raise ConfigError(
+            f"{backup} is of the owner {manifest.owner}",
+            field="backup",
+            remedy="name one of this owner; if it is, from before a rotation that the audit log on the disk does not "
+            f"show, put the key of then back as {config.former_identity_file}",
+        )
     if manifest.trust != config.trust:
         raise ConfigError(f"{backup} is of trust root {manifest.trust}", field="backup", code="state_trust_mismatch")
     try:
@@ -307,6 +317,15 @@ def restore(
         return _carry_out(config, backup, manifest, key, plan, now)
     except OSError as error:
         raise ConfigError(f"{error.filename or config.state}: {error.strerror}", field="dir") from None
+
+
+def _was_identity(config: ServerConfig, key: ec.EllipticCurvePrivateKey, thumbprint: str) -> bool:
+    """Whether the log on the disk holds, and shows that this identity was this owner's until it was rotated."""
+    folder = config.state / AUDIT_NAME
+    if not (folder / LOG_NAME).exists() or not verify(folder, key.public_key()).holds:
+        return False
+    wanted = {"event": "rotated", "key": "identity", "stage": "finish", "key_id": thumbprint}
+    return any(wanted.items() <= entry.fields.items() for entry in AuditFolder(folder).entries_after(0))
 
 
 def _plan(
