@@ -114,6 +114,19 @@ def head_before(folder: Path) -> str:
     return sign_head(Head(first.n - 2, first.prev, "2020-01-01T00:00:00.000Z"), KEY)
 
 
+def test_an_archive_that_cannot_be_written_is_the_arguments_fault(folder: Path, tmp_path: Path) -> None:
+    """It is neither the log's nor its disk's: the error names the argument, and no entry says that anything went."""
+    (tmp_path / "file").write_bytes(b"")
+    before = (folder / LOG_NAME).read_bytes()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError) as refused:
+            take(folder, head_at(folder, 20), out)
+        assert refused.value.field == "out"
+        assert str(tmp_path / "file") in refused.value.message
+        assert refused.value.remedy
+    assert (folder / LOG_NAME).read_bytes() == before
+
+
 def test_a_log_that_does_not_hold_is_not_shortened(folder: Path) -> None:
     """Archiving must not tidy away what shows that somebody tampered."""
     head = head_at(folder, 20)

@@ -71,10 +71,14 @@ def take_out(
     _check_says_something(head, report, anchor)
     archive = _archive_name(out, report, head)
     with _opened(folder, key, now) as log:
+        if archive is not None:
+            with _errors_of(archive):
+                archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         log.append([_said(archive, report, head)])
         step("said")
         if archive is not None:
-            _write_archive(folder, archive, head.n, step)
+            with _errors_of(archive):
+                _write_archive(folder, archive, head.n, step)
         _shorten(log, folder, head, sign_anchor(head, key), step)
     return Taken(report.first, head.n, archive)
 
@@ -98,10 +102,8 @@ def take_out_of_table(
         _check_says_something(head, report, anchor)
         archive = _archive_name(out, report, head)
         if archive is not None:
-            try:
+            with _errors_of(archive):
                 _archive_table(table, archive, head.n)
-            except OSError as error:
-                raise AuditError(f"{error.filename or out}: {error.strerror}", code="storage_full") from error
     with closing(AuditTableWriter(url, key, now)) as writer:
         writer.take_out(head, _said(archive, report, head))
     return Taken(report.first, head.n, archive)
@@ -154,9 +156,25 @@ def _opened(folder: Path, key: ec.EllipticCurvePrivateKey, now: Callable[[], flo
     try:
         yield log
     except OSError as error:
-        raise AuditError(f"{error.filename or folder}: {error.strerror}", code="storage_full") from error
+        raise AuditError(
+            f"{error.filename or folder}: {error.strerror}",
+            code="storage_full",
+            remedy="make room on the log's disk; then give it again",
+        ) from error
     finally:
         log.close()
+
+
+@contextmanager
+def _errors_of(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {error.filename or archive}: {error.strerror}",
+            field="out",
+            remedy="name a folder that can be written, with room enough; then give it again",
+        ) from None
 
 
 def _archive_table(table: AuditReader, archive: Path, n: int) -> None:
@@ -178,7 +196,6 @@ def _heads_of(archive: Path) -> Path:
 
 
 def _write_archive(folder: Path, archive: Path, n: int, step: Callable[[str], None]) -> None:
-    archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = ((HEADS_NAME, _heads_of(archive)), (LOG_NAME, archive))
     for name, target in names:  # the entries last: without them there is no archive
         temporary = target.with_name(target.name + NEW)
