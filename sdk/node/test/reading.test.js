@@ -326,23 +326,35 @@ test("a stream soon asks for all the rest, and holds little of it however slow i
 });
 
 test("a consumer that takes longer than the timeout loses nothing, and nothing is asked for meanwhile", async (t) => {
+  // The time itself is what is tested. A machine that stands still for the shortest gets a longer one.
+  const timeouts = [0.3, 2, 10];
+  for (const timeout of timeouts) {
+    try {
+      await rest(t, timeout);
+      return;
+    } catch (error) {
+      if (timeout === timeouts.at(-1)) throw error;
+    }
+  }
+});
+
+async function rest(t, timeout) {
   const owner = await startOwner(t);
   const content = owner.put("a", randomBytes(4_000_000));
-  const client = await owner.connect({ timeout: 0.3 });
+  const client = await owner.connect({ timeout });
   for (const cut of [0, 420_000, 1_000_000]) {
     owner.fault(CONTENT, (call) => cut > 0 && Number(call.query.offset) === REST && call.cut(owner.sealedRange(call), cut), 3);
     const before = owner.named(CONTENT).length;
     const stream = (await client.open("a")).stream()[Symbol.asyncIterator]();
     const head = await first(stream, REST + 100_000);
     assert.equal(owner.named(CONTENT).length, before + 3);
-    // The time itself is what is tested.
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await new Promise((resolve) => setTimeout(resolve, 1000 * timeout + 400));
     assert.equal(owner.named(CONTENT).length, before + 3);
     assert.deepEqual(Buffer.concat([head, await first(stream, content.length - head.length)]), content);
     assert.equal((await stream.next()).done, true);
     assert.equal(owner.named(CONTENT).length, before + (cut ? 4 : 3));
   }
-});
+}
 
 test("at most 16 requests wait for consumers, and their places are given back", async (t) => {
   const owner = await startOwner(t);

@@ -157,8 +157,7 @@ test("a commit whose answer was lost is sent again, the same document with anoth
 test("a commit that nobody answers is neither a success nor a failure, and is not aborted", async (t) => {
   const owner = await startOwner(t);
   owner.fault(COMMIT, (call) => call.drop(), Infinity);
-  const client = await owner.connect({ timeout: 0.5 });
-  const writer = await client.create("a");
+  const writer = await owner.hastyClient().create("a");
   writer.end("result");
   await assert.rejects(writer.commit(), code("commit_unknown"));
   await writer.abort();

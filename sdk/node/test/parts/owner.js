@@ -116,7 +116,7 @@ export class TestOwner {
   /** The client of an enclave that this owner trusts. */
   connect(options = {}) {
     const attester = { quote: (reportData) => ({ format: "sgx-dcap", quote: (this.quotes++, reportData) }) };
-    const given = { ca: Buffer.from(CA.pem), identity: this.thumbprint, attester, timeout: 10, environment: {}, ...options };
+    const given = { ca: Buffer.from(CA.pem), identity: this.thumbprint, attester, timeout: 60, environment: {}, ...options };
     return connect(given.url ?? this.url, given);
   }
 

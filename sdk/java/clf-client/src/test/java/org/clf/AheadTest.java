@@ -140,7 +140,7 @@ class AheadTest {
     /** Who comes back late goes on where it was; meanwhile neither thread nor connection is kept. */
     @Test
     void aCallerThatTakesNothingKeepsNoThread() throws Exception {
-        try (Owner impatient = fake.connect(5000);
+        try (Owner impatient = fake.connect(30_000);
                 InputStream in = impatient.newInputStream("" + ODD)) {
             assertArrayEquals(Arrays.copyOf(file(ODD), 100), in.readNBytes(100));
             for (Thread thread : threads()) {

@@ -65,7 +65,7 @@ class OwnerTest {
             new Random(size).nextBytes(content);
             fake.files.put("sizes/" + size, content);
         }
-        owner = fake.connect(5000);
+        owner = fake.connect(30_000);
     }
 
     @AfterEach
@@ -207,7 +207,7 @@ class OwnerTest {
         byte[] given = content.clone();
         int part = content.length / 2;
         try (Writer out = owner.create("out/h", -1, part, List.of())) {
-            assertTimeoutPreemptively(Duration.ofSeconds(30), () -> out.write(given, 0, content.length - 2));
+            assertTimeoutPreemptively(Duration.ofSeconds(120), () -> out.write(given, 0, content.length - 2));
             Arrays.fill(given, (byte) 0); // the caller's own again
             held.countDown();
             out.write(content, content.length - 2, 2);
@@ -244,7 +244,7 @@ class OwnerTest {
         CountDownLatch held = holdBack();
         try (Owner patient = fake.connect(600_000); Writer out = patient.create("out/k", -1, 1 << 20, List.of())) {
             out.write(new byte[1 << 20]);
-            assertTimeoutPreemptively(Duration.ofSeconds(30), out::abort);
+            assertTimeoutPreemptively(Duration.ofSeconds(120), out::abort);
             refused("misuse", () -> out.write(1));
         } finally {
             held.countDown();
