@@ -377,3 +377,22 @@ def test_a_plain_key_backup_is_for_its_owner_only(config: ServerConfig, tmp_path
         with pytest.raises(IntegrityError):
             load_keys(hostile, tmp_path / "third", None)
     assert not os.path.lexists(tmp_path / "outside.pem")
+
+
+def test_a_plain_key_backup_that_is_not_whole_makes_no_keys(config: ServerConfig, tmp_path: Path) -> None:
+    """Cut off at any block, between or within members, or with a damaged header: never some of the keys for all."""
+    save_keys(config.keys, tmp_path / "keys.tar", None)
+    data = (tmp_path / "keys.tar").read_bytes()
+    last = max(number for number in range(0, len(data), 512) if any(data[number : number + 512])) + 512
+    damaged = bytearray(data)
+    damaged[2048 + 150] ^= 1
+    cut = [data[:size] for size in range(0, last + 1, 256)]
+    for number, content in enumerate([*cut, bytes(damaged), bytes(len(data))]):
+        source = tmp_path / f"damaged-{number}"
+        write_private(source, content)
+        with pytest.raises(IntegrityError) as refused:
+            load_keys(source, tmp_path / "new" / "keys", None)
+        assert refused.value.code == "backup_damaged"
+        assert list((tmp_path / "new").iterdir()) == [], "no key of a restore that failed stays behind"
+    write_private(tmp_path / "enough", data[: last + 1024])
+    load_keys(tmp_path / "enough", tmp_path / "new" / "keys", None)

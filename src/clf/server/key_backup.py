@@ -15,6 +15,7 @@ import io
 import os
 import stat
 import tarfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -62,7 +63,7 @@ def load_keys(source: Path, keys: Path, passphrase: str | None) -> list[str]:
             raise ConfigError(f"{source} is encrypted", field="passphrase", remedy="--passphrase-file, or a terminal")
         data = _open(data, passphrase)
     partial = keys.with_name(f".{keys.name}.restoring")
-    names = []
+    names, end = [], 0
     try:
         keys.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove(partial)
@@ -78,6 +79,14 @@ def load_keys(source: Path, keys: Path, passphrase: str | None) -> list[str]:
                 write_private(target, file.read())
                 os.utime(target, (member.mtime, member.mtime))  # its age is what a rotation goes by
                 names.append(str(name))
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        # A reader of archives takes one that was cut off, or whose next header does not hold, for one that ends there.
+        if not names or data[end : end + 2 * tarfile.BLOCKSIZE] != bytes(2 * tarfile.BLOCKSIZE):
+            raise IntegrityError(
+                f"{source} is cut off or damaged after {len(names)} files",
+                code="backup_damaged",
+                remedy="use another copy of it",
+            )
         for folder in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
             sync_folder(folder)
         (partial / "named").mkdir(mode=0o700, exist_ok=True)
@@ -87,6 +96,9 @@ def load_keys(source: Path, keys: Path, passphrase: str | None) -> list[str]:
         raise IntegrityError(f"{source} is no key backup: {error}", code="backup_damaged") from None
     except OSError as error:
         raise ConfigError(f"{error.filename or keys}: {error.strerror}", field="dir") from None
+    finally:
+        with suppress(OSError):
+            _remove(partial)  # keys that nobody will use
     return names
 
 
