@@ -23,6 +23,7 @@ import pytest
 
 import clf
 from clf import limits
+from clf.server.names import ACTIVE_NAME
 from clf.wire.documents import Commit
 from tests.e2e.byhand import Hand
 from tests.e2e.cutting import CuttingProxy
@@ -372,6 +373,27 @@ def test_a_port_in_use_is_not_shared(serving: OwnerProcess, everything: World, p
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "holds", "said"),
+    [
+        ("server.key", "identity.pem", "do not belong together"),
+        ("server.key", "challenge.json", "are no certificate and its key"),
+        ("server.crt", "identity.pem", "are no certificate and its key"),
+    ],
+)
+def test_a_certificate_and_a_key_that_cannot_serve(new_owner: OwnerProcess, file: str, holds: str, said: str) -> None:
+    """They are a mistake of the configuration, told before anything is served: starting again cannot help."""
+    keys = new_owner.folder / "keys"
+    (keys / "tls" / file).write_bytes((keys / holds).read_bytes())
+    done = start_another(new_owner)
+    assert done.returncode == 3
+    assert "server.tls" in done.stderr
+    assert said in done.stderr
+    assert "clf server renew" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (new_owner.folder / "state" / ACTIVE_NAME).exists(), "no policy came into force"
+
+
 @pytest.fixture(scope="module")
 def pair(everything: World) -> Iterator[OwnerProcess]:
     """An owner with two workers."""
@@ -506,6 +528,20 @@ def test_health_says_what_is_served(hospital: OwnerProcess) -> None:
     assert found["trust"] == "simulation"
     assert found["owner"] == hospital.identity
     assert found["policy_digest"] == hashlib.sha256(hospital.config_file.read_bytes()).hexdigest()
+
+
+def test_health_answers_where_a_key_is_gone(hospital: OwnerProcess) -> None:
+    """An identity key that is not there is a status that a monitor can read, not a connection that is closed."""
+    key, aside = hospital.folder / "keys" / "identity.pem", hospital.folder / "identity.aside"
+    key.rename(aside)
+    try:
+        with pytest.raises(urllib.error.HTTPError) as found:
+            hospital.health()
+        assert found.value.code == 503
+        assert json.loads(found.value.read())["status"] == "config_invalid"
+    finally:
+        aside.rename(key)
+    assert hospital.health()["status"] == "ok"
 
 
 def test_metrics_are_for_prometheus_and_name_nothing(hospital: OwnerProcess) -> None:

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -181,6 +182,7 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     for path, field in ((config.tls_certificate, "server.tls.certificate"), (config.tls_key, "server.tls.key")):
         if not path.is_file():
             raise ConfigError(f"{field}: {path} is not there", field=field, remedy="clf server init makes one")
+    _check_pair(config.tls_certificate, config.tls_key)
     activate(config, data)
     services = open_services(config)
     services.results.check()
@@ -200,6 +202,23 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
         shared = config.state_url is not None
         generation = services.state.set_policy_digest(config.policy_digest, time.time(), first=shared)
         services.record("policy_loaded", {"generation": generation, "reason": "the server was started"})
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    """That the HTTP server can use them. Raises ConfigError."""
+    try:
+        # With a passphrase, because without one a locked key would be asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        apart = isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH"
+        what = "do not belong together" if apart else "are no certificate and its key in PEM without a passphrase"
+        if not isinstance(error, ssl.SSLError):
+            what = f"cannot be read: {error.strerror}"
+        raise ConfigError(
+            f"server.tls: {certificate} and {key} {what}",
+            field="server.tls",
+            remedy="put the right two there, or make new ones with clf server renew --host NAME",
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,10 @@ class OwnerNow:
     def read(self) -> tuple[str, str]:
         """Thumbprint and digest. Raises ConfigError with the code of what is wrong with the files."""
         with self._lock:
-            versions = _versions(self._paths)
+            try:
+                versions = _versions(self._paths)
+            except OSError as error:
+                raise ConfigError(f"{error.filename}: {error.strerror}", remedy="put the file back") from None
             if versions != self._found[0]:
                 found = ask("owner", self._folder)
                 self._found = (versions, str(found["owner"]), str(found["policy_digest"]))
