@@ -311,6 +311,18 @@ def test_a_folder_yields_the_newest_bundle_that_fits(tmp_path: Path) -> None:
         assert caught.value.code == "collateral_unavailable"
 
 
+def test_bundles_that_were_taken_away_are_forgotten(tmp_path: Path) -> None:
+    """An owner who carries over a new file each day and removes the old one: a server for years holds one, not all."""
+    bundle = SimulatedPlatform(SEED, NOW).collateral().to_json()
+    source = FolderSource(tmp_path)
+    for day in range(5):
+        file = tmp_path / f"{day}.json"
+        file.write_text(bundle)
+        source.fetch(FMSPC, "processor", "sgx")
+        assert set(source._known) == {file}
+        file.unlink()
+
+
 def test_damaged_and_missing_bundles(tmp_path: Path) -> None:
     """A damaged bundle is named; a missing folder is unavailable collateral, not a crash."""
     (tmp_path / "bad.json").write_text('{"tcb_info": 1}')

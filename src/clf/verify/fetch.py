@@ -265,6 +265,10 @@ class FolderSource:
             raise CollateralError(f"{self.path} cannot be read: {error.strerror}") from None
         if len(files) > limits.COLLATERAL_FILES_COUNT:
             raise CollateralError(f"{self.path} holds more than {limits.COLLATERAL_FILES_COUNT} bundles")
+        there = set(files)
+        for known in list(self._known):  # other threads read, too
+            if known not in there:
+                self._known.pop(known, None)
         return files
 
 
