@@ -210,6 +210,24 @@ def test_clients_that_go_leave_no_traceback(serving: OwnerProcess) -> None:
     no_tracebacks(serving)
 
 
+def test_a_body_whose_permission_cannot_be_looked_up_is_cut(serving: OwnerProcess) -> None:
+    """Policy or state that cannot be read while a body is sent cut it, are told in the log, and are no defect."""
+    hand = Hand(serving)
+    transfer = hand.open("read", "long")
+    stalled = Stalled(transfer)
+    active, aside = serving.folder / "state" / ACTIVE_NAME, serving.folder / "aside.toml"
+    active.rename(aside)
+    try:
+        assert stalled.rest() < LONG_BYTES
+    finally:
+        aside.rename(active)
+    assert len(transfer.read(0, 1000)) == 1000, "the transfer goes on once it can"
+    wait_until(lambda: in_flight(serving) == 0)
+    assert serving.stop() == 0
+    no_tracebacks(serving)
+    assert '"body cut"' in serving.log()
+
+
 def test_no_variable_is_ever_printed(serving: OwnerProcess) -> None:
     """Where a defect is logged, its traceback has no values: the variables of a server are secrets."""
     source = Path(clf.__file__).parent / "server"

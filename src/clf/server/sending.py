@@ -21,9 +21,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from clf import limits
+from clf.errors import ClfError
 from clf.server.downloads import BytesDownload, FileDownload
 from clf.server.limiting import Flow
-from clf.server.refusal import Refusal
 from clf.server.services import Services
 
 log = structlog.get_logger("clf.server")
@@ -127,9 +127,9 @@ class SealedResponse(Response):
                     piece, coming = coming if isinstance(coming, bytes) else await coming, None
         except TimeoutError:
             raise Cut(f"the reader took nothing for {idle} s") from None
-        except Refusal as refusal:
-            # The owner finds it in the audit log: ending the transfer wrote it there.
-            raise Cut(refusal.message) from None
+        except ClfError as error:
+            # What ended the transfer is in the audit log, too; a state or policy that cannot be read is here alone.
+            raise Cut(error.message) from None
         finally:
             if isinstance(coming, asyncio.Future):
                 await asyncio.wait({coming})
