@@ -74,7 +74,7 @@ class Uploads:
             async for _ in stream:  # it is held already; what is on the line has to be read all the same
                 pass
             return row.received
-        self._check_room(row, offset, length)
+        await run(self._check_room, row, offset, length)
         context = Context(op="up", id=row.id, path=found.path, nonce=nonce, offset=offset, length=length)
         opener = Opener(found.secret, context, expected=length)
         loop = asyncio.get_running_loop()
