@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from clf.cli.main import app
 from clf.errors import AuditError, ClfError, ConfigError, IntegrityError
 from clf.server.audit import AuditLog
 from clf.server.audit_verify import export_head, read_entries, verify
@@ -377,6 +379,26 @@ def test_a_plain_key_backup_is_for_its_owner_only(config: ServerConfig, tmp_path
         with pytest.raises(IntegrityError):
             load_keys(hostile, tmp_path / "third", None)
     assert not os.path.lexists(tmp_path / "outside.pem")
+
+
+def test_a_key_backup_says_which_keys_are_not_in_it(config: ServerConfig, tmp_path: Path) -> None:
+    """What a link leads to is in it; a key that the configuration keeps elsewhere is named, not left out silently."""
+    write_private(tmp_path / "elsewhere.key", b"elsewhere")
+    write_private(tmp_path / "linked.key", b"linked")
+    (config.keys / "named" / "linked.key").symlink_to(tmp_path / "linked.key")
+    keys = {"linked": "keys/named/linked.key", "elsewhere": "../elsewhere.key"}
+    text = "".join(f'\n[key.{name}]\nfile = "{path}"\n' for name, path in keys.items())
+    config.file.write_text(config.file.read_text() + text)
+    out = tmp_path / "keys.tar"
+    said = CliRunner().invoke(app, ["server", "backup-keys", str(config.folder), str(out), "--no-encryption"]).output
+    left = [line for line in said.splitlines() if line.startswith("not in it: ")]
+    assert len(left) == 1
+    assert "elsewhere.key" in left[0]
+    load_keys(out, tmp_path / "new", None)
+    assert (tmp_path / "new" / "named" / "linked.key").read_bytes() == b"linked"
+    (tmp_path / "linked.key").unlink()
+    with pytest.raises(ConfigError, match=r"linked\.key: No such file"):
+        save_keys(config.keys, tmp_path / "again.tar", None)
 
 
 def test_a_plain_key_backup_that_is_not_whole_makes_no_keys(config: ServerConfig, tmp_path: Path) -> None:

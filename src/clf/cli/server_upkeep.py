@@ -293,8 +293,13 @@ def backup_keys(
     from clf.server.key_backup import save_keys
 
     passphrase = None if plain else _passphrase(passphrase_file, twice=True)
-    names = save_keys(load_as_owner(folder).keys, out, passphrase)
+    config = load_as_owner(folder)
+    names = save_keys(config.keys, out, passphrase)
     print(f"{len(names)} keys and certificates in {out}, {'NOT ENCRYPTED' if plain else 'encrypted'}")
+    files = [config.tls_certificate, config.tls_key, *(config.folder / key.file for key in config.policy.keys)]
+    for path in files:
+        if path not in [config.keys / name for name in names]:
+            print(f"not in it: {path}, which is kept elsewhere; back it up, too")
 
 
 def restore_keys(

@@ -107,11 +107,21 @@ def _pack(keys: Path) -> tuple[list[str], bytes]:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(keys.rglob("*")):
             name = path.relative_to(keys).as_posix()
-            if not stat.S_ISREG(path.lstat().st_mode) or path.name.startswith("."):
+            if path.name.startswith("."):
                 continue
-            data = path.read_bytes()
+            try:
+                info = path.stat()  # also of a file that a link leads to: the server reads it, too
+                if not stat.S_ISREG(info.st_mode):
+                    continue
+                data = path.read_bytes()
+            except OSError as error:
+                raise ConfigError(
+                    f"{path}: {error.strerror}",
+                    field="keys",
+                    remedy="let the server's user read all of its keys folder; then give it again",
+                ) from None
             member = tarfile.TarInfo(name)
-            member.size, member.mode, member.mtime = len(data), 0o600, int(path.stat().st_mtime)
+            member.size, member.mode, member.mtime = len(data), 0o600, int(info.st_mtime)
             archive.addfile(member, io.BytesIO(data))
             names.append(name)
     if len(buffer.getvalue()) > limits.KEY_BACKUP_BYTES - 1024:
