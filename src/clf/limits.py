@@ -126,6 +126,8 @@ ROTATE_TRANSFER_DAYS: Final = 30
 """Transfer keys: whoever reads one can open what was recorded of transfers made under it, and of no others."""
 RENEW_CERTIFICATE_DAYS_LEFT: Final = 30
 """The server's certificate is renewed when it ends within so many days."""
+RENEW_CERTIFICATE_MOST_DAYS_LEFT: Final = 335
+"""A certificate lives 365 days: with more it would be renewed again in its first month, and with 365 for ever."""
 UPKEEP_SECONDS: Final = 5.0
 """How often a server looks whether its certificate was replaced; ..."""
 UPKEEP_ROTATE_SECONDS: Final = 3600.0

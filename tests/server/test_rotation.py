@@ -255,6 +255,24 @@ def test_what_is_due_is_rotated_by_the_server_itself(folder: Path) -> None:
     assert rotate_due(load(folder), record, now + 3000 * DAY) == []
 
 
+def test_a_certificate_is_not_renewed_for_ever(folder: Path) -> None:
+    """What would make a fresh certificate due at once is refused; with the most that is allowed, one lasts a while."""
+    config, now = load(folder), time.time()
+    text = config.file.read_text()
+    for days in (365, 400):
+        config.file.write_text(text.replace("# certificate_days_left = 30", f"certificate_days_left = {days}"))
+        with pytest.raises(ConfigError) as refused:
+            load(folder)
+        assert refused.value.field == "server.rotation.certificate_days_left"
+        assert str(days) in refused.value.message
+    most = f"certificate_days_left = {limits.RENEW_CERTIFICATE_MOST_DAYS_LEFT}"
+    config.file.write_text(text.replace("# certificate_days_left = 30", most))
+    config = load(folder)
+    record = recorder(config, time.time)
+    renew_certificate(config, [], record, now)
+    assert rotate_due(config, record, now + 6 * DAY) == []
+
+
 def test_keys_that_the_server_cannot_write_stop_no_server(folder: Path) -> None:
     """On a read-only keys folder what is due is put off, with a remedy in the log; a command says what is wrong."""
     config, now = load(folder), time.time()

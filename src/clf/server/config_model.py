@@ -74,7 +74,9 @@ class Rotation(Strict):
 
     challenge_days: Days = limits.ROTATE_CHALLENGE_DAYS
     transfer_days: Days = limits.ROTATE_TRANSFER_DAYS
-    certificate_days_left: Days = limits.RENEW_CERTIFICATE_DAYS_LEFT
+    certificate_days_left: Annotated[int, Field(ge=0, le=limits.RENEW_CERTIFICATE_MOST_DAYS_LEFT)] = (
+        limits.RENEW_CERTIFICATE_DAYS_LEFT
+    )
 
 
 class ObjectStore(Strict):
