@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from clf.cli.main import EXIT_CONFIG, app
+from clf.cli.main import EXIT_CONFIG, EXIT_REFUSED, app
 from clf.errors import ConfigError
 from tests.server.owner import make
+from tests.world import CLF, run_clf
 
 HEX = "ab" * 32
 COMMANDS = ("init", "check", "allow", "revoke", "add-key", "renew")
@@ -104,3 +106,40 @@ def test_trust_and_collateral_are_never_assumed(tmp_path: Path, words: tuple[str
     result = CliRunner().invoke(app, ["server", "init", str(tmp_path / "owner"), *words])
     assert isinstance(result.exception, ConfigError)
     assert not (tmp_path / "owner").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('data = "data"', 'data = "{}"'),
+        ('state = "state"', 'state = "{}"'),
+        ('certificate = "keys/tls/server.crt"', 'certificate = "{}"'),
+        ('folder = "endorsements"', 'folder = "{}"'),
+    ],
+)
+def test_a_place_that_cannot_be_looked_at_is_a_problem(tmp_path: Path, old: str, new: str) -> None:
+    """Not every name that is written can be looked up, for want of rights or since it is too long: no traceback."""
+    folder = tmp_path / "owner"
+    run("init", str(folder), "--trust", "intel", "--collateral-folder", str(folder / "endorsements"))
+    (folder / "endorsements").mkdir()
+    file = folder / "clf_server.toml"
+    text = file.read_text().replace(str(folder / "endorsements"), "endorsements")
+    assert old in text
+    file.write_text(text.replace(old, new.format("a" * 300)))
+    result = CliRunner().invoke(app, ["server", "check", str(folder), "--json"])
+    assert result.exit_code == EXIT_CONFIG, result.exception
+    assert any("a" * 300 in problem["message"] for problem in json.loads(result.stdout)["problems"])
+    if "certificate" in old:  # a process of its own: what a server sets up first is for good
+        run_clf("server", "run", folder, expect=EXIT_CONFIG)
+
+
+@pytest.mark.parametrize("name", ["data", "results"])
+def test_a_folder_that_is_not_there_is_named_at_the_start(tmp_path: Path, name: str) -> None:
+    """A disk that is not mounted, say: the error has the setting and what to do about it."""
+    folder = tmp_path / "owner"
+    make(folder)
+    (folder / name).rmdir()
+    done = subprocess.run([*CLF, "server", "run", str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_REFUSED, "it may be there at the next try"
+    assert f"server.{name}: {folder / name}: it does not exist" in done.stderr
+    assert f"create it, or correct [server] {name}" in done.stderr

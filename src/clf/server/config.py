@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ class ServerConfig:
 def load(folder: Path) -> ServerConfig:
     """Read `clf_server.toml` of an owner's folder. Raises ConfigError."""
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's raises where it may not look
         raise ConfigError(
             f"there is no {FILE_NAME} in {folder}", field="dir", remedy="clf server init DIR makes an owner's folder"
         )

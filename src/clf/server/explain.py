@@ -106,7 +106,7 @@ def _check_files(config: ServerConfig, report: Report) -> None:
     if config.simulation_root is not None:
         root = config.simulation_root
         attempt(lambda: TrustRoot.simulation_pem(read_file(root)))
-    if config.collateral.kind == "folder" and not Path(config.collateral.location).is_dir():
+    if config.collateral.kind == "folder" and not os.path.isdir(config.collateral.location):
         report.problems.append(
             Finding(f"collateral: {config.collateral.location} is not a folder", "create or name it")
         )
@@ -119,7 +119,7 @@ def _check_files(config: ServerConfig, report: Report) -> None:
 
 
 def _check_folder(name: str, path: Path, report: Report) -> None:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path's raises where it may not look
         report.problems.append(Finding(f"{name}: {path} is not a folder", "create it, or correct [server]"))
         return
     mode = stat.S_IMODE(path.stat().st_mode)

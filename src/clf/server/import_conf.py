@@ -8,6 +8,7 @@ that stood for "any" (an empty measurement, a zero) becomes a rule of the new po
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,7 +256,7 @@ class _Reader:
         if entry is None or not entry.value:
             return None
         path = self.path.parent / entry.value
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path's raises where it may not look
             raise self.refuse(
                 name, "there is no such file", "correct it, or leave the line out: a new certificate is made"
             )

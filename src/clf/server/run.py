@@ -180,7 +180,7 @@ def _prepare(config: ServerConfig, data: bytes) -> None:
     os.environ[FOLDER_VARIABLE] = str(config.folder)
     os.environ[ACTIVE_VARIABLE] = str(config.state / ACTIVE_NAME)
     for path, field in ((config.tls_certificate, "server.tls.certificate"), (config.tls_key, "server.tls.key")):
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path's raises where it may not look
             raise ConfigError(f"{field}: {path} is not there", field=field, remedy="clf server init makes one")
     _check_pair(config.tls_certificate, config.tls_key)
     activate(config, data)
