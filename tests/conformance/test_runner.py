@@ -84,7 +84,6 @@ def test_the_python_client_passes(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("liar", LIARS)
-@pytest.mark.timeout(300)
 def test_no_case_is_passed_by_a_client_that_does_nothing(played: Stage, write: Write, liar: str) -> None:
     """Every case asks for something: neither silent success nor one error for everything passes it."""
     client = Client(write(liar, LIARS[liar]), played.quote)

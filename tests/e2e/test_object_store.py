@@ -186,7 +186,6 @@ def test_results_are_never_written_over(warehouse: Warehouse) -> None:
     assert warehouse.results()["out/late.txt"] == b"the owner's"
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("killed", ["server", "store"])
 def test_kill_9_in_the_middle_and_going_on(everything: World, store: ObjectStore, killed: str) -> None:
     """The owner's server, or the object store, is killed while results and files move: the same client goes on where

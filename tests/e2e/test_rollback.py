@@ -16,8 +16,6 @@ import clf
 from tests.server.test_state_migrations import OLD
 from tests.world import CLF, OwnerProcess, World, run_clf, running
 
-pytestmark = pytest.mark.timeout(300)  # several servers and apps, one after the other, each a process of its own
-
 
 def run_of_its_own(owner: OwnerProcess, *, write: str | None = None) -> int:
     """One run of an app, in a process of its own as runs are: reads, perhaps writes. Its exit code, 3 if refused."""

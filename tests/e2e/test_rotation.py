@@ -20,7 +20,6 @@ from clf.errors import IntegrityError
 from tests.e2e.byhand import Hand
 from tests.world import OwnerProcess, World, run_clf, running, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # replacing two workers takes ten seconds on an idle machine
 CONTENT = os.urandom(3 * limits.MIB)
 
 

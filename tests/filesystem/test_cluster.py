@@ -41,7 +41,6 @@ from tests.world import MRSIGNER, OwnerProcess, World, wait_until
 
 pytestmark = [
     pytest.mark.usefixtures("app"),
-    pytest.mark.timeout(240),
     # What Dask's own loops leave to the collector when a cluster ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

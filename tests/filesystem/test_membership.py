@@ -31,7 +31,6 @@ from tests.filesystem.enclaves import OTHER, SCHEDULER, Workers, peers_of, speak
 from tests.world import MRENCLAVE, MRSIGNER, World, wait_until
 
 pytestmark = [
-    pytest.mark.timeout(240),
     # What Dask's own loops leave to the collector when a cluster ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

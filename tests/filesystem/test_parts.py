@@ -165,7 +165,6 @@ def parts(everything: World, tmp_path: Path) -> Iterator[Parts]:
     made.end()
 
 
-@pytest.mark.timeout(300)
 def test_each_part_is_a_process_of_its_own(parts: Parts) -> None:
     """Workers that start before the scheduler wait for it; two apps after each other use the cluster; a changed app is
     refused; when the scheduler is told to end, all end in order."""

@@ -79,7 +79,6 @@ def test_the_bill_of_materials_is_the_lock_file(dist: Path) -> None:
     assert len(root["dependsOn"]) >= 10
 
 
-@pytest.mark.timeout(300)
 def test_the_wheel_runs_in_an_environment_of_its_own(dist: Path, tmp_path: Path) -> None:
     """Installed with the published lock file and --require-hashes: the version, an owner's folder, a server."""
     python = tmp_path / "venv" / "bin" / "python"
