@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,23 @@ def test_a_folder_without_a_log_is_an_error_with_a_remedy(tmp_path: Path) -> Non
     with pytest.raises(AuditError) as refused:
         run("show", tmp_path)
     assert refused.value.remedy
+
+
+def test_a_head_that_could_not_be_written_is_not_there(
+    owner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full stick keeps no part of a head: neither taken for one later, nor in the way when it is given again."""
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "hospital-a.head"
+    with monkeypatch.context() as patched:
+        patched.setattr("clf.cli.audit.os.fsync", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            run("export-head", owner, "--out", out)
+    run("export-head", owner, "--out", out)
+    assert run("verify", owner, "--head", out).exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "export-head"])

@@ -168,13 +168,17 @@ def export_head(
 
     with _opened(folder) as log:
         head, token = export(log, _public_key(folder, key))
+    made = False
     try:
         handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        made = True
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(token + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if made:  # what is there is no head, and would be in the way of the next one
+            out.unlink(missing_ok=True)
         raise ConfigError(
             f"--out: {out}: {error.strerror}", field="out", remedy="name a new file in a folder that can be written"
         ) from error
