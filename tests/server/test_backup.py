@@ -301,6 +301,27 @@ def test_a_killed_restore_is_noticed_and_finished(config: ServerConfig, backup: 
     assert begun > 5
 
 
+def test_an_unfinished_restore_goes_on_from_a_backup_that_lies_elsewhere_now(
+    config: ServerConfig, backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart a disk may be mounted at another place: the same backup finishes it there, another one never."""
+
+    def stopped(*_arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    make_backup(config, tmp_path / "another", time.time())
+    with monkeypatch.context() as patched:
+        patched.setattr("clf.server.backup.recount", stopped)
+        with pytest.raises(ConfigError, match="Input/output"):
+            restore(config, backup, time.time)
+    with pytest.raises(ConfigError, match="finish that one first"):
+        restore(config, tmp_path / "another", time.time)
+    moved = backup.rename(tmp_path / "mounted-elsewhere")
+    assert restore(config, moved, time.time).counted == 1
+    assert usage(config) == Usage(3, 30)
+    refuse_unfinished(config)
+
+
 def test_on_a_new_machine(config: ServerConfig, backup: Path, tmp_path: Path) -> None:
     """Keys, then the backup, in an empty folder: the same owner, with its policy, counters and log."""
     save_keys(config.keys, tmp_path / "keys.sealed", PASSPHRASE)

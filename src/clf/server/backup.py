@@ -340,10 +340,11 @@ def _plan(
     now: float,
 ) -> dict[str, Any]:
     """Decide once what is done about counters, and note it before anything is touched."""
-    note = config.state / RESTORING_NAME
+    note, (_size, digest) = config.state / RESTORING_NAME, _digest(backup / MANIFEST_NAME)
     if note.exists():
         plan: dict[str, Any] = json.loads(note.read_text("utf-8"))
-        if plan["backup"] != str(backup.resolve()):
+        # Not its path: what it lies on may be mounted elsewhere by now.
+        if plan.get("manifest") != digest:
             raise ConfigError(
                 f"a restore of {plan['backup']} was begun", field="backup", remedy="finish that one first"
             )
@@ -365,6 +366,7 @@ def _plan(
             )
     plan = {
         "backup": str(backup.resolve()),
+        "manifest": digest,
         "keep_log": continues is None,
         "used_up": used_up and continues is not None,
         "accepted": accepted,
