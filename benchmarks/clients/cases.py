@@ -218,12 +218,12 @@ def _place(owner: OwnerProcess, size: int) -> Iterator[Place]:
             yield Place(owner, f"https://127.0.0.1:{port}", server.pid, size)
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def _listens(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
             return True
     except OSError:
         return False

@@ -58,7 +58,7 @@ class Owner:
     def answers(self):
         """Whether its server serves."""
         context = ssl.create_default_context(cafile=str(self.ca))
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
         try:
             connection.request("GET", "/.well-known/clf")
             return connection.getresponse().status == 200

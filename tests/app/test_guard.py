@@ -188,4 +188,4 @@ def test_signals_before_the_program_runs_are_not_lost(app: Path, platform: Path)
         assert started.stderr is not None
         started.stderr.readline()  # SIMULATION: it is about to start
         started.send_signal(signal.SIGTERM)
-        assert started.wait(30) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert started.wait(120) in (-signal.SIGTERM, 128 + signal.SIGTERM)

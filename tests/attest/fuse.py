@@ -243,13 +243,13 @@ def _mount_as_user(at: Path) -> tuple[int, Callable[[], None]]:
             env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
             pass_fds=[theirs.fileno()],
             check=True,
-            timeout=10,
+            timeout=60,
         )
         _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
     descriptors = array.array("i", ancillary[0][2][:4])
 
     def unmount() -> None:
-        subprocess.run([tool, "-u", "-z", "--", str(at)], check=True, timeout=10)
+        subprocess.run([tool, "-u", "-z", "--", str(at)], check=True, timeout=60)
 
     return descriptors[0], unmount
 

@@ -39,7 +39,7 @@ def owner(everything: World) -> Iterator[OwnerProcess]:
 
 def connect(owner: OwnerProcess, folder: Path) -> clf.Owner:
     """As an app under Gramine: evidence comes from the pseudo-files in `folder`."""
-    return clf.connect(owner.url, ca=owner.ca, identity=owner.identity, attester=GramineAttester(folder), timeout=30)
+    return clf.connect(owner.url, ca=owner.ca, identity=owner.identity, attester=GramineAttester(folder), timeout=60)
 
 
 def test_data_and_results(owner: OwnerProcess, mount: Mount) -> None:

@@ -51,7 +51,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
             arguments = [*CLF, "demo", "--json", "--keep", str(folder)]
-            done = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=False)
+            done = subprocess.run(arguments, capture_output=True, text=True, timeout=500, check=False)
             said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
     code, output, errors = json.loads(said.read_text())
     return Played(folder, code, output, errors)

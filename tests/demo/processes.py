@@ -53,6 +53,6 @@ def assert_gone(text: str, *, ignore: Sequence[str] = ()) -> None:
         return not found
 
     try:
-        wait_until(none, seconds=10)
+        wait_until(none)
     except AssertionError:
         raise AssertionError(f"still there: {found}") from None

@@ -46,7 +46,7 @@ class Disturbed:
 
     def ended(self) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
-        output, errors = self.process.communicate(timeout=60)
+        output, errors = self.process.communicate(timeout=300)
         return self.process.returncode, output.decode(), errors.decode()
 
     def assert_nothing_left(self) -> None:

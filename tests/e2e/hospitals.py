@@ -56,7 +56,7 @@ class Hospitals:
     def run(self, app: Path, **options: object) -> subprocess.CompletedProcess[str]:
         """`clf run`."""
         command = [*CLF, "run", str(app), "--platform", str(self.world.folder / "platform")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, **options)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
     def results(self, path: str) -> dict[str, bytes | None]:
         """What each has of this name."""

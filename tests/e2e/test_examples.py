@@ -30,7 +30,7 @@ def go(name: str, app: Path) -> None:
         cwd=EXAMPLES / name,
         env={**os.environ, "CGO_ENABLED": "0"},
         check=True,
-        timeout=300,
+        timeout=500,
     )
     shutil.copy(EXAMPLES / name / "clf.toml", app)
 
@@ -51,7 +51,7 @@ def java(name: str, app: Path) -> None:
 def javac(name: str, app: Path) -> None:
     """The class alone."""
     as_it_is(name, app)
-    subprocess.run(["javac", "--release", "17", "Sums.java"], cwd=app, check=True, timeout=100)
+    subprocess.run(["javac", "--release", "17", "Sums.java"], cwd=app, check=True, timeout=500)
 
 
 WITH_CLIENT: dict[str, tuple[Callable[[str, Path], None], tuple[str, ...]]] = {

@@ -66,7 +66,7 @@ def test_the_old_sample_talks_to_listed_hosts_only(everything: World, tmp_path: 
         [*CLF, "run", app, "--platform", everything.folder / "platform"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1

@@ -62,7 +62,7 @@ class Workers:
         """Kill what is left."""
         for process in self.started:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def speaking(address: str, member: Membership | None, folder: Path) -> Iterator[
         context.load_cert_chain(folder / "keys.pem")
     place = urlsplit(address)
     with (
-        socket.create_connection((place.hostname, place.port), 20) as plain,
+        socket.create_connection((place.hostname, place.port), 60) as plain,
         context.wrap_socket(plain) as connection,
     ):
         yield connection

@@ -175,13 +175,13 @@ def test_workers_read_their_own_partitions(
         table[part * 1000 : (part + 1) * 1000].to_parquet(target / f"{part}.parquet")
     before = len(hospital.audit())
     first, _ = start(), start()
-    cluster.client.wait_for_workers(2, timeout=100)
+    cluster.client.wait_for_workers(2, timeout=200)
     people = dask.dataframe.read_parquet("clf://hospital-a/cluster/*.parquet")
     assert int(people["age"].sum().compute()) == int(table["age"].sum())
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
+    first.wait(60)
     start()
-    wait_until(lambda: outcomes.count("joined") == 3, seconds=100)
+    wait_until(lambda: outcomes.count("joined") == 3, seconds=200)
     by_age = people.merge(people, on="person").groupby("age_x")["age_y"].sum().compute().sort_index()
     assert by_age.tolist() == table.groupby("age")["age"].sum().tolist()
     runs = {
@@ -203,7 +203,7 @@ def test_a_foreign_worker_does_not_join(
 
     with QuoteSocket(tmp_path / "other.sock", quote):
         foreign = start(tmp_path / "other.sock")
-        assert foreign.wait(100) == 1
+        assert foreign.wait(200) == 1
     assert "not_this_app" in (tmp_path / "worker-0.log").read_text()
     assert "joined" not in outcomes
 
@@ -217,7 +217,7 @@ def listening(process: int) -> set[str]:
 def answered(address: str, said: bytes) -> bytes:
     """All that is said to who speaks no TLS."""
     place = urlsplit(address)
-    with socket.create_connection((place.hostname, place.port), 20) as plain:
+    with socket.create_connection((place.hostname, place.port), 60) as plain:
         plain.sendall(said)
         plain.shutdown(socket.SHUT_WR)
         heard = b""
@@ -238,7 +238,7 @@ def test_every_open_port_wants_a_members_certificate(everything: World, app: Non
         workers = Workers(everything, cluster.joins, memory_folder)
         try:
             process = workers.start()
-            cluster.client.wait_for_workers(1, timeout=100)
+            cluster.client.wait_for_workers(1, timeout=200)
             joins = f"tls://{cluster.joins[0]}:{cluster.joins[1]}"
             assert listening(os.getpid()) - before == {cluster.scheduler, joins}
             (worker,) = cluster.client.scheduler_info()["workers"]
@@ -272,7 +272,7 @@ def test_every_open_port_wants_a_members_certificate(everything: World, app: Non
 
 async def plain(address: str, **named: Any) -> None:
     """Dask's own client, without TLS."""
-    comm = await connect(address, timeout=20, **named)  # type: ignore[no-untyped-call]
+    comm = await connect(address, timeout=60, **named)  # type: ignore[no-untyped-call]
     await comm.close()
 
 

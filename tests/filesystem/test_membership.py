@@ -283,7 +283,8 @@ def _member(authority: Authority) -> Membership:
 
 # --- a cluster with certificates of seconds -----------------------------------------------------------
 
-SECONDS = 16.0
+LIVES = (16.0, 64.0)
+"""A machine that stands still for as long as a renewal has time ends a membership; the next life is longer."""
 
 
 def _square(number: int) -> int:
@@ -298,27 +299,39 @@ def works(cluster: Cluster) -> bool:
 
 def test_a_cluster_outlives_its_certificates(everything: World, tmp_path: Path) -> None:
     """Workers renew while they work; one whose machine makes no evidence any more is out, and the others go on."""
+    for seconds in LIVES:
+        try:
+            outlives(everything, tmp_path / f"{seconds:g}", seconds)
+            break
+        except AssertionError:
+            if seconds == LIVES[-1]:
+                raise
+
+
+def outlives(everything: World, folder: Path, life: float) -> None:
+    """A cluster of two workers with certificates of that many seconds."""
+    folder.mkdir()
     outcomes: list[str] = []
 
     def quote(report_data: bytes) -> bytes:
         return everything.platform.quote(everything.platform.report(MRENCLAVE, MRSIGNER, report_data))
 
     with (
-        first_enclave(peers_of(everything), authority=Authority(seconds=SECONDS), told=outcomes.append) as cluster,
+        first_enclave(peers_of(everything), authority=Authority(seconds=life), told=outcomes.append) as cluster,
         contextlib.ExitStack() as stack,
     ):
-        workers = Workers(everything, cluster.joins, tmp_path)
+        workers = Workers(everything, cluster.joins, folder)
         stack.callback(workers.end)
         lasting = workers.start()
-        with QuoteSocket(tmp_path / "q.sock", quote):
-            losing = workers.start(tmp_path / "q.sock")
-            cluster.client.wait_for_workers(2, timeout=100)
+        with QuoteSocket(folder / "q.sock", quote):
+            losing = workers.start(folder / "q.sock")
+            cluster.client.wait_for_workers(2, timeout=200)
             began = set(cluster.client.scheduler_info()["workers"])
             assert works(cluster)
-            wait_until(lambda: outcomes.count("renewed") >= 8, seconds=100)  # each of them more than three times
+            wait_until(lambda: outcomes.count("renewed") >= 8, seconds=10 * life)  # each of them more than three times
             assert set(cluster.client.scheduler_info()["workers"]) == began
             assert works(cluster)
-        assert losing.wait(100) == 1
+        assert losing.wait(200) == 1
         assert "membership_ended" in workers.log(1)
         wait_until(lambda: len(cluster.client.scheduler_info()["workers"]) == 1, seconds=60)
         assert works(cluster)
@@ -327,17 +340,25 @@ def test_a_cluster_outlives_its_certificates(everything: World, tmp_path: Path) 
 
 def test_a_member_that_does_not_leave_is_cut(everything: World, memory_folder: Path) -> None:
     """The scheduler closes what a member keeps open past its certificate, and lets it in no more."""
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "200s"}),
-        first_enclave(peers_of(everything), authority=Authority(seconds=4)) as cluster,
-    ):
-        member = join(cluster.joins, peers_of(everything))
-        with speaking(cluster.scheduler, member, memory_folder) as connection:
-            connection.settimeout(60)
-            assert connection.recv(65536)
-            with contextlib.suppress(ConnectionError, ssl.SSLError):  # and no time-out
+    for seconds in (4, 16, 64):
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "200s"}),
+            first_enclave(peers_of(everything), authority=Authority(seconds=seconds)) as cluster,
+        ):
+            member = join(cluster.joins, peers_of(everything))
+            heard = b""
+            with (
+                contextlib.suppress(ConnectionError, ssl.SSLError),  # and no time-out
+                speaking(cluster.scheduler, member, memory_folder) as connection,
+            ):
+                connection.settimeout(100)
+                heard = connection.recv(65536)
                 while connection.recv(65536):
                     pass
-        assert time.time() >= member.until
-        with pytest.raises(ssl.SSLError), speaking(cluster.scheduler, member, memory_folder) as connection:
-            connection.recv(1)
+            assert time.time() >= member.until
+            if not heard:  # it was over before it began
+                continue
+            with pytest.raises(ssl.SSLError), speaking(cluster.scheduler, member, memory_folder) as connection:
+                connection.recv(1)
+            break
+    assert heard

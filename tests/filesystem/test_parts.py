@@ -154,7 +154,7 @@ class Parts:
         for process in self._started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-            process.wait(20)
+            process.wait(120)
 
 
 @pytest.fixture
@@ -173,30 +173,30 @@ def test_each_part_is_a_process_of_its_own(parts: Parts) -> None:
     scheduler, log = parts.start("--role", "scheduler", "--join", joins, "--listen", works)
     for _ in range(2):
         app, said = parts.start("--role", "app", "--join", joins)
-        assert app.wait(120) == 0, said.read_text() + log.read_text()
+        assert app.wait(300) == 0, said.read_text() + log.read_text()
         assert "sum 285" in said.read_text()
     changed = parts.app.with_name("changed")
     shutil.copytree(parts.app, changed)
     (changed / "app.py").write_text(APP + "\n")
     app, said = parts.start("--role", "app", "--join", joins, app=changed)
-    assert app.wait(120) != 0
+    assert app.wait(300) != 0
     assert "is not this app" in said.read_text()
     assert len(re.findall("^cluster: joined", log.read_text(), re.MULTILINE)) == 4
     scheduler.send_signal(signal.SIGTERM)
-    assert scheduler.wait(60) == 0, log.read_text()
-    assert [worker.wait(60) for worker, _ in workers] == [0, 0]
+    assert scheduler.wait(120) == 0, log.read_text()
+    assert [worker.wait(120) for worker, _ in workers] == [0, 0]
 
 
 def test_what_does_not_fit_is_said(parts: Parts) -> None:
     """Options without a role, an app without [cluster], a port that somebody has: an error with its remedy."""
     process, log = parts.start("--join", "127.0.0.1:1")
-    assert process.wait(60) == 3
+    assert process.wait(120) == 3
     assert "--role" in log.read_text()
     process, log = parts.start("--workers", "1", "--role", "worker")
-    assert process.wait(60) == 3
+    assert process.wait(120) == 3
     text = (parts.app / "clf.toml").read_text()
     (parts.app / "clf.toml").write_text(text.partition("[cluster]")[0])
     process, log = parts.start("--role", "worker", "--join", "127.0.0.1:1")
-    assert process.wait(60) == 3
+    assert process.wait(120) == 3
     assert "has no [cluster]" in log.read_text()
     wait_until(lambda: "remedy" in log.read_text())

@@ -397,7 +397,7 @@ class Story:
 def _answers(url: str, ca: str | None = None) -> bool:
     context = ssl.create_default_context(cafile=ca) if ca else None
     try:
-        with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+        with urllib.request.urlopen(url, context=context, timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

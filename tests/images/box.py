@@ -145,7 +145,7 @@ class Box:
                 process.wait(120)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+                process.wait(60)
 
     def close(self) -> None:
         """Remove containers, images and the folder."""
@@ -174,7 +174,7 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def wait_for(ready: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 60.0) -> None:
+def wait_for(ready: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 180.0) -> None:
     """Until something holds, while the process lives."""
     until = time.monotonic() + seconds
     while not ready():

@@ -57,7 +57,7 @@ def killed_everywhere(template: Path, work: Path, code: str, *, least: int) -> l
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     count = json.loads(done.stdout.splitlines()[-1])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,20 +234,24 @@ def test_a_writer_in_the_same_tick_never_goes_unseen(file: Path) -> None:
     size = 4096
 
     def write() -> None:
-        number = 0
+        number, pause = 0, 0.05
         while not stop.is_set():
             number = (number + 1) % 256
             with open(file, "r+b") as out:
                 out.write(bytes([number]) * size)
-            if number % 8 == 0:  # pauses, or nothing would ever settle
-                stop.wait(0.05)
+            if number % 8 == 0:  # pauses, or nothing would ever settle; longer ones where nothing does yet
+                pause += 0.01
+                stop.wait(pause)
 
     file.write_bytes(bytes(size))
     writer = threading.Thread(target=write)
     writer.start()
     whole = 0
     try:
-        for _attempt in range(60):
+        until = time.monotonic() + 60
+        attempts = 0
+        while attempts < 60 or (not whole and time.monotonic() < until):
+            attempts += 1
             try:
                 with data.open("a.csv") as opened:
                     parts = []
