@@ -33,12 +33,16 @@ class Disturbed:
             env={**os.environ, "TMPDIR": str(self.temporary)},
         )
 
-    def child(self, *words: str) -> int:
-        """The pid of the child with these words among its arguments, once there is one."""
+    def child(self, *words: str, later: str | None = None) -> int:
+        """The pid of the child with these words among its arguments, once there is one; or of a later one."""
         found: list[int] = []
 
         def look() -> bool:
-            found[:] = [pid for pid, arguments in children(self.process.pid).items() if set(words) <= {*arguments}]
+            found[:] = [
+                pid
+                for pid, arguments in children(self.process.pid).items()
+                if set(words) <= {*arguments} or (later is not None and later in arguments)
+            ]
             return bool(found)
 
         wait_until(look, process=self.process)
@@ -59,7 +63,7 @@ class Disturbed:
 def test_a_server_that_dies_fails_the_demo(tmp_path: Path, name: str) -> None:
     """Killed while the others go on: exit code 1 at once, its name on standard error, nothing on standard output."""
     demo = Disturbed(tmp_path)
-    demo.child("measure")  # all servers run by now
+    demo.child("measure", later="--platform")  # all servers run by now
     folder = str(next(demo.temporary.glob("clf-demo-*")))
     words = ["clf.server.supervise", f"{folder}/{name}"] if name != "pccs" else ["simulator", "pccs"]
     os.kill(demo.child(*words), signal.SIGKILL)

@@ -41,7 +41,7 @@ class Crowd:
 
     def join(self, address: str, *, tls: bool = True) -> socket.socket:
         """One more."""
-        plain = socket.create_connection(("127.0.0.1", self._owner.port), timeout=30, source_address=(address, 0))
+        plain = socket.create_connection(("127.0.0.1", self._owner.port), timeout=100, source_address=(address, 0))
         one = self._context.wrap_socket(plain, server_hostname="127.0.0.1") if tls else plain
         self.all.append(one)
         return one

@@ -89,8 +89,8 @@ class Client:
     def end(self) -> None:
         """Kill it, if it still runs."""
         self.process.kill()
-        self.process.wait(10)
-        self._thread.join(10)
+        self.process.wait(60)
+        self._thread.join(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -129,7 +129,7 @@ def server_killed(owner: OwnerProcess, chance: random.Random, kills: Kills) -> I
         yield
     finally:
         stop.set()
-        thread.join(120)
+        thread.join(PATIENCE_SECONDS * 5)
     assert not failed
     assert not thread.is_alive()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import random
 import resource
@@ -61,7 +62,7 @@ def injected(owner: OwnerProcess, tmp_path: Path) -> Injected:
     return made
 
 
-def write(owner: OwnerProcess, path: str, size: int, *, timeout: float = 30.0) -> str:
+def write(owner: OwnerProcess, path: str, size: int, *, timeout: float = 60.0) -> str:
     """Publish a result through a client; "" or the code that it ended with."""
     content = content_of(path, size)
     try:
@@ -72,7 +73,7 @@ def write(owner: OwnerProcess, path: str, size: int, *, timeout: float = 30.0) -
     return ""
 
 
-def read(owner: OwnerProcess, path: str, *, timeout: float = 30.0) -> str:
+def read(owner: OwnerProcess, path: str, *, timeout: float = 60.0) -> str:
     """Read a file through a client; "" where it was right, or the code that it ended with."""
     try:
         with owner.connect(timeout=timeout) as connected:
@@ -117,27 +118,24 @@ def test_each_write_to_the_disk_may_fail(owner: OwnerProcess, injected: Injected
     with running(owner):
         assert write(owner, "first", 1000) == ""
         results["first"] = 1000
-        injected.fail(1 << 40, error)
-        assert write(owner, "counted", 200_000) == ""
-        results["counted"] = 200_000
-        changes = injected.heal()
-        assert changes > 10
-        for number in range(1 + chance.randrange(3), changes + 1, 1 if LONG else 4):
+        # How many writes there are depends on how long a result takes, too: up to the first that is not reached.
+        for number in itertools.count(1 + chance.randrange(3), 1 if LONG else 4):
             injected.fail(number, error)
             code = write(owner, f"once-{number}", 200_000)
             reached = injected.heal()
-            # That a transfer was used is noted only if it was opened a while ago, as on a busy machine: one write less.
-            assert reached >= number or (number, reached) == (changes, changes - 1), "it was reached"
             assert code in ("", "result_exists", "commit_unknown"), code
             if code:  # it was published, and the answer lost: the same again says so
                 assert write(owner, f"once-{number}", 200_000) == "result_exists"
             results[f"once-{number}"] = 200_000
-        for number in range(1 + chance.randrange(7), changes + 1, 1 if LONG else 9):
+            if reached < number:
+                break
+        changes = number
+        assert changes > 10
+        for number in range(1 + chance.randrange(7), changes, 1 if LONG else 9):
             injected.fail(number, error, forever=True)
             name = f"ever-{number}"
             code = write(owner, name, 200_000, timeout=0.5)
-            assert code, "nothing can be written"
-            injected.heal()
+            assert injected.heal() < number or code, "nothing can be written"
             assert write(owner, name, 200_000) in ("", "result_exists")
             results[name] = 200_000
             assert read(owner, "in/1") == ""
@@ -245,7 +243,7 @@ def test_a_policy_that_is_reloaded_under_load(owner: OwnerProcess) -> None:
             assert owner.reload()["revoked"] == 0
             generations.add(owner.health()["policy_generation"])
         stop.set()
-        counts = [one.result(60) for one in working]
+        counts = [one.result(200) for one in working]
         done["reads"] = done["writes"] = sum(counts)
         assert len(generations) == reloads + 1
         print(f"{reloads} reloads during {done}")
@@ -275,7 +273,8 @@ def test_a_quota_that_is_reached_in_the_middle_of_uploads(everything: World) -> 
             name = f"late/{len(published)}"
             assert write(owner, name, size) == ""
             published.add(name)
-        assert write(owner, "late/more", size, timeout=1.0) == "quota_exceeded"
+        # A machine that stands still for all of the time refuses nothing: then there is more of it.
+        assert "quota_exceeded" in (write(owner, "late/more", size, timeout=timeout) for timeout in (1.0, 8.0, 60.0))
         settled(owner, dict.fromkeys(published, size))
 
 
@@ -287,22 +286,22 @@ def test_file_handles_that_run_out(owner: OwnerProcess) -> None:
         def reading() -> bytes:
             with owner.connect() as connected, connected.open("in/1") as reader:
                 begun = reader.read(10_000)
-                half.wait(30)
-                go.wait(60)
+                half.wait(60)
+                go.wait(200)
                 return begun + reader.read()
 
         def writing() -> str:
             content = content_of("out", 400_000)
             with owner.connect() as connected, connected.create("out", part_bytes=65_536, inputs=()) as writer:
                 writer.write(content[:200_000])
-                half.wait(30)
-                go.wait(60)
+                half.wait(60)
+                go.wait(200)
                 writer.write(content[200_000:])
             assert writer.receipt is not None
             return writer.receipt.sha256
 
         busy = pool.submit(reading), pool.submit(writing)
-        half.wait(30)
+        half.wait(60)
         worker = worker_of(owner)
         handles = len(os.listdir(f"/proc/{worker}/fd"))
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (handles + 5, handles + 5))
@@ -315,8 +314,8 @@ def test_file_handles_that_run_out(owner: OwnerProcess) -> None:
             crowd.leave()
         wait_until(owner.answers)
         go.set()
-        assert busy[0].result(60) == content_of("in/1", 300_000)
-        assert busy[1].result(60) == hashlib.sha256(content_of("out", 400_000)).hexdigest()
+        assert busy[0].result(200) == content_of("in/1", 300_000)
+        assert busy[1].result(200) == hashlib.sha256(content_of("out", 400_000)).hexdigest()
         assert "no file handles left" in owner.log()
         settled(owner, {"out": 400_000})
 

@@ -112,7 +112,7 @@ def test_processes_at_once_and_one_that_is_killed(database: StateUrl) -> None:
     processes[2].kill()
     reported += [int(line) for line in processes[2].communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
     for process in processes[:2]:
-        reported += [int(line) for line in process.communicate(timeout=60)[0].split()]
+        reported += [int(line) for line in process.communicate(timeout=300)[0].split()]
         assert process.returncode == 0
     with table_in(database) as table:
         report = verify(table, PUBLIC)
