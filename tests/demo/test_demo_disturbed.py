@@ -45,7 +45,7 @@ class Disturbed:
             ]
             return bool(found)
 
-        wait_until(look, process=self.process)
+        wait_until(look, seconds=400, process=self.process)  # what comes before is half of the demo
         return found[0]
 
     def ended(self) -> tuple[int, str, str]:
