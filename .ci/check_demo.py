@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MOST_SECONDS = 60
+MOST_SECONDS = 240
+"""Some 17 s on an idle machine with two cores. A slow and busy one is no defect; a demo that waits for a limit is."""
 
 
 def problems(found: dict[str, Any]) -> list[str]:

@@ -178,7 +178,7 @@ class Machine:
         if self.serves(name):
             self.running[name] = process
             return
-        assert process.wait(60) == 0, (self.folder / f"{name}.log").read_text()
+        assert process.wait(300) == 0, (self.folder / f"{name}.log").read_text()
         assert self.read_only(name) == before, f"{name} changed what it may only read"
         self.done.append(name)
 

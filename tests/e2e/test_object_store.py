@@ -203,7 +203,7 @@ def test_kill_9_in_the_middle_and_going_on(everything: World, store: ObjectStore
 
         def when(amount: int, so_far: list[int]) -> threading.Thread:
             def wait() -> None:
-                wait_until(lambda: so_far[0] >= amount, seconds=120)
+                wait_until(lambda: so_far[0] >= amount, seconds=500)
                 kill_and_start()
 
             thread = threading.Thread(target=wait)
