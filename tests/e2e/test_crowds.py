@@ -204,6 +204,14 @@ def test_an_answer_that_nobody_takes(everything: World) -> None:
         assert Hand(owner).open_at_last("read", "x").read() == b"x"
 
 
+def test_a_body_that_takes_longer_than_anybody_may_be_idle(everything: World) -> None:
+    """A connection with a request under way is in use however long that takes: it is served to its end, uncut."""
+    pace = {"connection_idle_seconds": 1, "body_idle_seconds": 1, "bytes_per_second_per_address": limits.PIECE_BYTES}
+    with crowded(everything, "in-use", **pace) as (owner, _):
+        transfer = Hand(owner).open("read", "long")
+        assert len(transfer.read(0, 6 * limits.PIECE_BYTES)) == 6 * limits.PIECE_BYTES  # some five seconds
+
+
 def established(owner: OwnerProcess, one: socket.socket) -> bool:
     """Whether the server's end is open: the client's tells nothing while data waits to be read."""
     port = one.getsockname()[1]

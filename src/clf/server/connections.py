@@ -136,7 +136,8 @@ class Counted:
         if scope["type"] != "http" or client is None:
             await self._app(scope, receive, send)
             return
-        peer = (client[0].removeprefix("::ffff:"), client[1])
+        # The HTTP server gives the port as text. Unless it is the number that the socket has, no connection is in use.
+        peer = (client[0].removeprefix("::ffff:"), int(client[1]))
         try:
             self._connections.begin(peer)
         except Refusal as refusal:
@@ -271,7 +272,7 @@ def reserve(settings: Limits) -> int:
 
 def _peer(one: socket.socket) -> Peer:
     host, port = one.getpeername()[:2]
-    return host.removeprefix("::ffff:"), port
+    return host.partition("%")[0].removeprefix("::ffff:"), port  # the HTTP server knows no zones
 
 
 _DROP = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
