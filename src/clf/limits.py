@@ -91,6 +91,10 @@ CONCURRENT_APPRAISALS_COUNT: Final = 4
 """Appraisals worked on at once: each holds the interpreter for about 1 ms. As many again may fetch collateral."""
 WAITING_APPRAISALS_COUNT: Final = 64
 """Appraisals that may wait for a worker; further ones are answered `busy`. As many again may wait to fetch."""
+KEPT_MANIFESTS_COUNT: Final = 32
+"""Manifests of folder transfers that one process keeps decoded, the last ones used."""
+KEPT_MANIFEST_ENTRIES_COUNT: Final = 2 * MANIFEST_ENTRIES_COUNT
+"""And entries in all of them: 100,000 take some 40 MiB, and 32 such folders would take a server's whole memory."""
 CONCURRENT_BODIES_COUNT: Final = 64
 """Content bodies in flight in one process: 64 stalled readers cost some 220 MiB with pieces of 256 KiB."""
 CONCURRENT_BODIES_PER_ENCLAVE_COUNT: Final = 64

@@ -101,6 +101,30 @@ def test_a_manifest_is_read_once_for_all_who_ask_at_once() -> None:
     assert read == ["t"]
 
 
+@pytest.mark.parametrize(("count", "entries", "kept"), [(2, 100, ["b", "c"]), (9, 5, ["c"]), (9, 6, ["b", "c"])])
+def test_the_manifests_kept_are_bounded(
+    count: int, entries: int, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In number and in entries: a few folders of 100,000 files are not a server's memory. The one in use stays."""
+    monkeypatch.setattr(limits, "KEPT_MANIFESTS_COUNT", count)
+    monkeypatch.setattr(limits, "KEPT_MANIFEST_ENTRIES_COUNT", entries)
+    data = encode_manifest([ManifestEntry(path=name, size=1, etag="A" * 22, modified=1) for name in "xyz"])
+    read: list[str] = []
+
+    def manifest(name: str) -> bytes:
+        read.append(name)
+        return data
+
+    manifests = Manifests(cast(Services, SimpleNamespace(state=SimpleNamespace(manifest=manifest))))
+    for name in "abc":
+        manifests.get(name)
+    for name in kept:
+        manifests.get(name)
+    assert read == ["a", "b", "c"]
+    manifests.get("a")
+    assert read == ["a", "b", "c", "a"]
+
+
 def test_a_manifest_that_could_not_be_read_is_read_again() -> None:
     """A state that fails once is an error for who asked then, and for nobody later."""
     answers: list[bytes] = [b"nonsense", b""]

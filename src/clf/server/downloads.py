@@ -33,8 +33,6 @@ from clf.wire.documents import ManifestEntry, decode_manifest
 from clf.wire.encoding import shown
 from clf.wire.sealed import CHUNK_BYTES, Context, Sealer, sealed_size
 
-_MANIFESTS_COUNT = 32
-
 
 class Manifests:
     """The manifests of open folder transfers, decoded once and kept for the few in use.
@@ -54,8 +52,6 @@ class Manifests:
             mine = found is None
             if found is None:
                 found = self._kept[transfer_id] = Future()
-                while len(self._kept) > _MANIFESTS_COUNT:
-                    self._kept.popitem(last=False)
             self._kept.move_to_end(transfer_id)
         if mine:
             try:
@@ -66,7 +62,19 @@ class Manifests:
                     if self._kept.get(transfer_id) is found:
                         del self._kept[transfer_id]
                 found.set_exception(error)
+            else:
+                self._trim()
         return found.result()
+
+    def _trim(self) -> None:
+        """Forget those used longest ago, but not the last one."""
+        with self._lock:
+            counts = [len(one.result()[1]) if one.done() else 0 for one in self._kept.values()]
+            while len(counts) > 1 and (
+                len(counts) > limits.KEPT_MANIFESTS_COUNT or sum(counts) > limits.KEPT_MANIFEST_ENTRIES_COUNT
+            ):
+                self._kept.popitem(last=False)
+                del counts[0]
 
 
 class Download(abc.ABC):
