@@ -38,7 +38,15 @@ from clf.cli import (
     server_upkeep,
     simulator,
 )
-from clf.errors import AuditError, ClfError, CollateralError, ConfigError, IntegrityError, UnreachableError
+from clf.errors import (
+    AuditError,
+    ClfError,
+    CollateralError,
+    ConfigError,
+    IntegrityError,
+    StateError,
+    UnreachableError,
+)
 
 EXIT_REFUSED = 1
 EXIT_CONFIG = 3
@@ -110,6 +118,14 @@ _COLLATERAL = {
 }
 """Endorsements that nobody sent, and such that are not what they must be; all others are merely refused."""
 
+_STATE = {
+    "state_newer": EXIT_CONFIG,
+    "state_trust_mismatch": EXIT_CONFIG,
+    "state_rolled_back": EXIT_INTEGRITY,
+    "audit_damaged": EXIT_INTEGRITY,
+}
+"""A state that this version or the settings do not fit, and one that is not what it must be: no restart mends them."""
+
 
 def exit_code(error: ClfError) -> int:
     """The documented exit code for an error."""
@@ -123,6 +139,8 @@ def exit_code(error: ClfError) -> int:
             return code
     if isinstance(error, CollateralError):
         return _COLLATERAL.get(error.code, EXIT_REFUSED)
+    if isinstance(error, StateError):
+        return _STATE.get(error.code, EXIT_REFUSED)
     return EXIT_REFUSED
 
 
