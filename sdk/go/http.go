@@ -240,7 +240,8 @@ func mapped(ctx, guarded context.Context, err error) error {
 	var alert tls.AlertError
 	const protocolVersion = 70
 	if errors.As(err, &record) || errors.As(err, &alert) && alert == protocolVersion ||
-		strings.Contains(err.Error(), "unsupported protocol version") {
+		strings.Contains(err.Error(), "unsupported protocol version") || // ours
+		strings.Contains(err.Error(), "protocol version not supported") { // the server's alert, whose type is not exported
 		return &problem.Error{
 			Code: problem.TLSRefused, Cause: err, Message: "the server does not speak TLS 1.3",
 			Remedy: "is the URL that of a CLF server, and the port right?",

@@ -407,8 +407,10 @@ function mapped(error, sent) {
       cause: error,
     });
   }
-  if (HOPELESS.includes(code)) {
-    return new UnreachableError(`the server does not speak TLS 1.3: ${code}`, {
+  // While the request is being written, an alert comes as EPROTO, with OpenSSL's own words.
+  const told = code === "EPROTO" ? /alert protocol version|wrong version number|unsupported protocol/.exec(error.message)?.[0] : undefined;
+  if (HOPELESS.includes(code) || told !== undefined) {
+    return new UnreachableError(`the server does not speak TLS 1.3: ${told ?? code}`, {
       code: "tls_refused",
       remedy: "is the URL that of a CLF server, and the port right?",
       cause: error,
