@@ -35,7 +35,7 @@ LIARS = {
 HARMLESS = {
     # What such a client is right in: to give up at once is what these cases ask for.
     "refusing": {"endless_answer"},
-    "unreachable": {"nobody_there", "server_stands_still", "only_tls_1_3"},
+    "unreachable": {"nobody_there", "server_stands_still"},
 }
 Write = Callable[[str, str], Path]
 
