@@ -78,12 +78,17 @@ def events(config: ServerConfig) -> list[str]:
     return [str(entry.fields["event"]) for entry, _line in read_entries(config.state / "audit")]
 
 
+def allowing(folder: Path) -> ServerConfig:
+    """A new owner with one grant, `app-read`, of which nothing is used up."""
+    file = make(folder, now=time.time()).folder / "clf_server.toml"
+    file.write_text(file.read_text() + ALLOW)
+    return load(folder)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> ServerConfig:
     """An owner with two releases of two runs."""
-    folder = make(tmp_path / "owner", now=time.time()).folder
-    (folder / "clf_server.toml").write_text((folder / "clf_server.toml").read_text() + ALLOW)
-    found = load(folder)
+    found = allowing(tmp_path / "owner")
     release(found, 1, 1)
     release(found, 2, 2)
     return found

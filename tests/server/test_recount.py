@@ -18,13 +18,12 @@ from clf.server import recount
 from clf.server.audit import AuditLog
 from clf.server.audit_head import Head
 from clf.server.audit_verify import export_head, read_entries
-from clf.server.config import ServerConfig, load
+from clf.server.config import ServerConfig
 from clf.server.keys import load_private_key
 from clf.server.state import StateStore, Usage
 from clf.server.stores import audit_reader, open_audit, open_state
-from tests.server.owner import make
 from tests.server.test_audit import log_in
-from tests.server.test_backup import ALLOW, release, usage
+from tests.server.test_backup import allowing, release, usage
 
 
 def test_a_server_that_goes_on_meanwhile_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +72,7 @@ def test_a_replay_may_be_the_only_word_of_a_release(tmp_path: Path) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> ServerConfig:
     """An owner with three releases of three runs; `older.db` is its state as it was after the first."""
-    folder = make(tmp_path / "owner", now=time.time()).folder
-    (folder / "clf_server.toml").write_text((folder / "clf_server.toml").read_text() + ALLOW)
-    found = load(folder)
+    found = allowing(tmp_path / "owner")
     release(found, 1, 1)
     shutil.copy2(found.state / "state.db", tmp_path / "older.db")
     release(found, 2, 2)
